@@ -1,0 +1,91 @@
+"""`account-socket demo`: everything in one process, and nothing outside it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from account_socket import logs
+from account_socket.cli.flags import with_settings
+from account_socket.cli.process import run_until_signal, talk
+from account_socket.settings import Settings, load
+
+DEFAULT_RATE = 20.0
+OWN_SETTINGS = frozenset({"RPC_URL", "RPC_HTTP_URL", "GEYSER_URL", "GEYSER_X_TOKEN", "COMPRESSION"})
+LOG_SETTINGS = ("RUST_LOG", "LOG", "LOG_FORMAT")
+"""The only ones of the environment that count here: they change nothing but what is told."""
+
+
+@with_settings(without=OWN_SETTINGS)
+def command(
+    flags: dict[str, str],
+    rate: Annotated[float, typer.Option(min=0.01, max=100_000, help="Account writes per second.")] = DEFAULT_RATE,
+    accounts: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Spread the recording onto this many accounts.")
+    ] = None,
+) -> None:
+    """A local node replaying the shipped recording, and the server on it: no network, no key, no Redis.
+
+    The database is temporary and the cache embedded, unless given by flag; .env and the environment do not count.
+
+    Example: [bold]account-socket demo --rate 100[/bold]
+    """
+    demo(flags, rate=rate, accounts=accounts)
+
+
+def demo(flags: dict[str, str], *, rate: float, accounts: int | None) -> None:
+    """Run the demo until a signal. Raises SettingsError."""
+    run_until_signal(_demo(flags, rate, accounts))
+
+
+async def _demo(flags: dict[str, str], rate: float, accounts: int | None) -> None:
+    # A demo that starts imports what `--help` does not need.
+    from account_socket import service  # noqa: PLC0415
+    from account_socket.devnode import Devnode, shipped_recording  # noqa: PLC0415
+
+    recording = shipped_recording()
+    busiest = Counter(write.account.pubkey for write in recording.writes).most_common(1)[0][0]
+    node = Devnode(recording, rate=rate, loop=True, accounts=accounts, start_on_subscribe=True)
+    with TemporaryDirectory(prefix="account-socket-demo-") as folder:
+        async with node:
+            settings = _settings(flags, node.ws_url, Path(folder))
+            logs.configure(settings.rust_log, log_format=settings.log_format)
+            await service.serve(settings, on_ready=lambda url: _welcome(url, busiest))
+
+
+def _settings(flags: dict[str, str], node_url: str, folder: Path) -> Settings:
+    own = {"DATABASE_URL": f"sqlite://{folder / 'demo.db'}", "REDIS_URL": "memory://", "DISK_RESERVE_MB": "0"}
+    own |= {name: os.environ[name] for name in LOG_SETTINGS if name in os.environ}
+    settings = load({**own, **flags, "RPC_URL": node_url}, flags_only=True)
+    if "WEBSOCKET_PORT" in flags or _is_free(settings.websocket_host, settings.websocket_port):
+        return settings
+    talk(f"port {settings.websocket_port} is taken: using a free one (--websocket-port chooses)")
+    return load({**own, **flags, "RPC_URL": node_url, "WEBSOCKET_PORT": "0"}, flags_only=True)
+
+
+def _is_free(host: str, port: int) -> bool:
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError:
+        return False
+    return True
+
+
+def _welcome(url: str, pubkey: str) -> None:
+    option = "" if url == "ws://127.0.0.1:8080/ws" else f" --url {url}"
+    talk(
+        f"""
+The demo is streaming Meteora DAMM v2 accounts on {url}. In a second terminal:
+
+  .venv/bin/account-socket watch {pubkey}{option}
+  .venv/bin/account-socket get {pubkey}{option}
+
+Ctrl-C stops it and deletes its database.
+"""
+    )

@@ -1,0 +1,57 @@
+"""Turns the table of settings into flags of a command."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import typer
+
+from account_socket.settings import Row, rows
+
+
+def with_settings(*, without: frozenset[str] = frozenset()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """
+    Give a command a flag for each setting; it gets those that were typed as `flags`, by public name.
+
+    Args:
+        without: public names that this command sets itself.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        offered = {row.field: row for row in rows() if row.name not in without}
+
+        def run(**typed: Any) -> None:
+            flags = {row.name: typed.pop(field) for field, row in offered.items()}
+            command(flags={name: value for name, value in flags.items() if value is not None}, **typed)
+
+        own = inspect.signature(command, eval_str=True).parameters
+        parameters = [*(own[name] for name in own if name != "flags"), *_parameters(offered.values())]
+        # What typer reads: the function itself takes whatever they name.
+        run.__doc__ = command.__doc__
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        run.__dict__["__signature__"] = inspect.Signature(parameters)
+        return run
+
+    return decorate
+
+
+def _parameters(table: Iterable[Row]) -> Iterator[inspect.Parameter]:
+    for row in table:
+        option = typer.Option(
+            None,
+            row.flag,
+            help=_help(row),
+            metavar=row.values.split(",")[0].upper() if "," not in row.values else "WORD",
+            hidden=not row.about.built,
+            rich_help_panel="Settings (also from the environment or .env, by the name in brackets)",
+            show_default=False,
+        )
+        yield inspect.Parameter(row.field, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=str | None)
+
+
+def _help(row: Row) -> str:
+    choices = f" ({row.values})" if ", " in row.values else ""
+    text = f"{row.about.help[:1].upper()}{row.about.help[1:]}{choices}. Default: {row.default}. ({row.name})"
+    return text.replace("`", "").replace("[", r"\[")

@@ -1,0 +1,73 @@
+"""What each command shares as a process: the event loop, signals, talk on stderr, a reader of stdout that left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import typer
+
+
+def talk(text: str) -> None:
+    """Tell the person something; results go to stdout, talk to stderr."""
+    typer.echo(text, err=True)
+
+
+def emit(line: str) -> None:
+    """
+    Write one line of the result at once.
+
+    Raises:
+        BrokenPipeError: nobody reads stdout any more (`… | head`); `run_until_signal` ends on it quietly.
+    """
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def run_until_signal(main: Coroutine[Any, Any, int | None]) -> None:
+    """
+    Run `main` on the fastest loop there is; its result is the exit code, None is 0.
+
+    SIGINT and SIGTERM cancel it and exit with 0, as does a closed stdout.
+    """
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            code = runner.run(_cancelled_by_signals(main))
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit; that must not fail too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    raise typer.Exit(code or 0)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415  (absent on some platforms)
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+async def _cancelled_by_signals(main: Coroutine[Any, Any, int | None]) -> int | None:
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(main)
+    stopped = False
+
+    def stop() -> None:
+        nonlocal stopped
+        stopped = True
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if stopped:
+            return 0
+        raise

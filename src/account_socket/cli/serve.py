@@ -1,0 +1,37 @@
+"""`account-socket serve`."""
+
+from __future__ import annotations
+
+from account_socket import logs
+from account_socket.cli.flags import with_settings
+from account_socket.cli.process import run_until_signal
+from account_socket.errors import SettingsError
+from account_socket.settings import load
+
+
+@with_settings()
+def command(flags: dict[str, str]) -> None:
+    """The server: reads account updates from RPC_URL, decodes, stores and streams them to WebSocket clients.
+
+    Settings come from flags, else the environment, else .env, else defaults. Flags are visible to everybody on the
+    machine: give keys and passwords in the environment or in .env. Ctrl-C and SIGTERM drain and exit.
+
+    Example: [bold]RPC_URL=wss://host/?api-key=KEY account-socket serve[/bold]
+    """
+    serve(flags)
+
+
+def serve(flags: dict[str, str]) -> None:
+    """Run the server until a signal. Raises SettingsError."""
+    settings = load(flags)
+    if not settings.rpc_url:
+        raise SettingsError(
+            "nothing to read from: neither RPC_URL nor GEYSER_URL is set "
+            "(GEYSER_URL is not available in this version)",
+            hint="Set RPC_URL to a Solana PubSub URL such as wss://host/?api-key=KEY, in the environment or in .env;\n"
+            "or try it without a node: account-socket demo",
+        )
+    logs.configure(settings.rust_log, log_format=settings.log_format, secrets=settings.secrets)
+    from account_socket import service  # noqa: PLC0415  (every backend: only a server that starts loads them)
+
+    run_until_signal(service.serve(settings))

@@ -1,0 +1,87 @@
+"""A client's connection for `watch` and `get`: subscribes, yields what the server sends, says why it ended."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+
+from account_socket.endpoints import is_loopback
+from account_socket.errors import AccountSocketError, SettingsError
+
+DEFAULT_URL = "ws://127.0.0.1:8080/ws"
+KEYS_A_REQUEST = 1000
+MAX_MESSAGE_BYTES = 64 * 2**20
+"""Above the JSON of the largest account, 10 MiB."""
+OPEN_SECONDS = 5.0
+FINAL_CLOSES = (4401, 4403)
+"""The server says: do not reconnect."""
+TRANSIENT_STATUSES = (408, 429, 500, 502, 503, 504)
+
+
+class ServerError(AccountSocketError):
+    """The server refused, broke off or was not there; `retryable` says whether to try again."""
+
+
+async def messages(url: str, pubkeys: Sequence[str]) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
+    """
+    Subscribe to `pubkeys` and yield each message as it came and as JSON: states, acks, updates.
+
+    Raises:
+        SettingsError: `url` is none.
+        ServerError: the connection could not be made or ended, or an error answer came.
+    """
+    try:
+        async with connect(
+            complete_url(url),
+            compression=None,
+            max_size=MAX_MESSAGE_BYTES,
+            open_timeout=OPEN_SECONDS,
+            close_timeout=1,
+            proxy=None if is_loopback(url) else True,
+        ) as connection:
+            for number in range(-(-len(pubkeys) // KEYS_A_REQUEST)):
+                request = {"action": "subscribe", "pubkeys": requested(pubkeys, number), "id": number}
+                await connection.send(msgspec.json.encode(request).decode())
+            async for text in connection:
+                message = msgspec.json.decode(text)
+                if message.get("type") == "error":
+                    raise ServerError(f"{message['code']}: {message['message']}")
+                yield str(text), message
+            raise ServerError("the server closed the connection", retryable=True)
+    except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake) as error:
+        raise _server_error(url, error) from error
+    except (msgspec.DecodeError, KeyError, AttributeError) as error:
+        raise ServerError(f"{url}: what answers is not an account-socket server") from error
+
+
+def requested(pubkeys: Sequence[str], number: int) -> Sequence[str]:
+    """Return those of `pubkeys` that the request with the id `number` names."""
+    return pubkeys[number * KEYS_A_REQUEST : (number + 1) * KEYS_A_REQUEST]
+
+
+def complete_url(url: str) -> str:
+    """Return `url` with the path /ws where it has none. Raises SettingsError."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"ws", "wss"} or not parts.hostname:
+        raise SettingsError(f"--url {url}: is not a WebSocket URL such as {DEFAULT_URL}")
+    return parts._replace(path="/ws").geturl() if parts.path in {"", "/"} else url
+
+
+def _server_error(url: str, error: Exception) -> ServerError:
+    if isinstance(error, InvalidStatus):
+        status = error.response.status_code
+        return ServerError(f"{url}: HTTP {status} instead of a WebSocket", retryable=status in TRANSIENT_STATUSES)
+    if isinstance(error, ConnectionClosed) and error.rcvd is not None:
+        return ServerError(
+            f"the server closed the connection: {error.rcvd.code} {error.rcvd.reason}".rstrip(),
+            retryable=error.rcvd.code not in FINAL_CLOSES,
+        )
+    if isinstance(error, InvalidURI):
+        return ServerError(f"{url}: {error}")
+    reason = "no answer" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+    return ServerError(f"{url}: {reason}", retryable=True)

@@ -1,0 +1,71 @@
+"""How account data is written in JSON: Agave's account encodings."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import pybase64
+import zstandard
+
+from account_socket.devnode import base58
+
+if TYPE_CHECKING:
+    from account_socket.model import RawAccount
+
+MAX_BASE58_BYTES = 128
+TOO_LARGE_FOR_BASE58 = "error: data too large for bs58 encoding"
+_MAX_REMEMBERED_BYTES = 16 * 1024
+
+_compress = zstandard.ZstdCompressor(level=3).compress
+
+
+class Encoding(StrEnum):
+    """The values of `encoding`; BINARY is what Agave uses when none is given."""
+
+    BINARY = "binary"
+    BASE58 = "base58"
+    BASE64 = "base64"
+    BASE64_ZSTD = "base64+zstd"
+    JSON_PARSED = "jsonParsed"
+
+
+def encode_data(data: bytes, encoding: Encoding) -> bytes:
+    """Return the JSON of the `data` field. Nothing is parsed: jsonParsed falls back to base64, as for any program
+    without a parser; base58 above 128 bytes is Agave's error text in place of the data."""
+    if len(data) <= _MAX_REMEMBERED_BYTES:
+        return _encode_remembered(data, encoding)
+    return _encode_data(data, encoding)
+
+
+def _encode_data(data: bytes, encoding: Encoding) -> bytes:
+    match encoding:
+        case Encoding.BINARY:
+            return b'"%b"' % _base58(data)
+        case Encoding.BASE58:
+            return b'["%b","base58"]' % _base58(data)
+        case Encoding.BASE64_ZSTD:
+            return b'["%b","base64+zstd"]' % pybase64.b64encode(_compress(data))
+        case _:
+            return b'["%b","base64"]' % pybase64.b64encode(data)
+
+
+# A replay in loops, and onto many addresses, sends the same data again and again.
+_encode_remembered = lru_cache(maxsize=4096)(_encode_data)
+
+
+def _base58(data: bytes) -> bytes:
+    return (base58.encode(data) if len(data) <= MAX_BASE58_BYTES else TOO_LARGE_FOR_BASE58).encode()
+
+
+def encode_account(account: RawAccount, encoding: Encoding, data: bytes | None = None) -> bytes:
+    """Return the JSON of an account, with `data` (a slice) in place of all of its data where given."""
+    return b'{"lamports":%d,"data":%b,"owner":"%b","executable":%b,"rentEpoch":%d,"space":%d}' % (
+        account.lamports,
+        encode_data(account.data if data is None else data, encoding),
+        account.owner.encode(),
+        b"true" if account.executable else b"false",
+        account.rent_epoch,
+        len(account.data),
+    )

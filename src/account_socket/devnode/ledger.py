@@ -1,0 +1,147 @@
+"""The accounts as the node knows them now, and the methods that read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from account_socket.devnode import params as p
+from account_socket.devnode.encodings import MAX_BASE58_BYTES, Encoding, encode_account
+from account_socket.devnode.jsonrpc import (
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    MIN_CONTEXT_SLOT,
+    RpcFault,
+)
+
+if TYPE_CHECKING:
+    from account_socket.model import RawAccount
+
+MAX_MULTIPLE_ACCOUNTS = 100
+VERSION = "3.0.6"
+FEATURE_SET = 2891131721
+
+_encode = msgspec.json.Encoder().encode
+_LEGACY_ENCODINGS = (Encoding.BINARY, Encoding.BASE58)
+
+
+class Ledger:
+    """
+    The newest state of every open account, and the slots.
+
+    Attributes:
+        tip_slot: The newest slot that was announced; what getSlot says.
+        context_slot: The slot that reads are labelled with: every later write has a higher one.
+    """
+
+    def __init__(self, *, tip_slot: int, genesis_hash: str) -> None:
+        self.tip_slot = tip_slot
+        self.context_slot = tip_slot
+        self._genesis_hash = genesis_hash
+        self._accounts: dict[str, RawAccount] = {}
+        self._by_owner: dict[str, dict[str, RawAccount]] = {}
+        self._methods: dict[str, Callable[[list[Any]], bytes]] = {
+            "getAccountInfo": self._get_account_info,
+            "getMultipleAccounts": self._get_multiple_accounts,
+            "getProgramAccounts": self._get_program_accounts,
+            "getSlot": self._get_slot,
+            "getHealth": lambda _: b'"ok"',
+            "getVersion": lambda _: get_version(),
+            "getGenesisHash": lambda _: _encode(self._genesis_hash),
+        }
+
+    def apply(self, account: RawAccount) -> bool:
+        """Take a write; 0 lamports closes the account. Return whether the account was open before."""
+        before = self._accounts.pop(account.pubkey, None)
+        if before is not None:
+            del self._by_owner[before.owner][account.pubkey]
+        if account.lamports:
+            self._accounts[account.pubkey] = account
+            self._by_owner.setdefault(account.owner, {})[account.pubkey] = account
+        return before is not None
+
+    def __len__(self) -> int:
+        return len(self._accounts)
+
+    def call(self, method: str, params: list[Any]) -> bytes:
+        """Return the result of a read, as JSON. Raises RpcFault."""
+        if (read := self._methods.get(method)) is None:
+            raise RpcFault(METHOD_NOT_FOUND, "Method not found")
+        return read(params)
+
+    def _get_account_info(self, params: list[Any]) -> bytes:
+        p.expect(params, least=1, most=2)
+        pubkey, config = p.parse_read_pubkey(params[0]), p.parse_config(params, 1)
+        self._check_context(config)
+        return self._with_context(_encode_read(self._accounts.get(pubkey), config))
+
+    def _get_multiple_accounts(self, params: list[Any]) -> bytes:
+        p.expect(params, least=1, most=2)
+        pubkeys, config = params[0], p.parse_config(params, 1)
+        if not isinstance(pubkeys, list):
+            raise p.invalid_params("invalid type, expected a sequence")
+        if len(pubkeys) > MAX_MULTIPLE_ACCOUNTS:
+            raise RpcFault(INVALID_PARAMS, f"Too many inputs provided; max {MAX_MULTIPLE_ACCOUNTS}")
+        keys = [p.parse_read_pubkey(each) for each in pubkeys]
+        self._check_context(config)
+        # Agave's default is base64 here, and the legacy base58 string elsewhere.
+        config = msgspec.structs.replace(config, encoding=config.encoding or Encoding.BASE64)
+        return self._with_context(_join(_encode_read(self._accounts.get(key), config) for key in keys))
+
+    def _get_program_accounts(self, params: list[Any]) -> bytes:
+        p.expect(params, least=1, most=2)
+        program, config = p.parse_read_pubkey(params[0]), p.parse_config(params, 1)
+        filters = p.parse_filters(config.filters)
+        self._check_context(config)
+        accounts = self._by_owner.get(program, {})
+        found = _join(
+            b'{"pubkey":"%b","account":%b}' % (pubkey.encode(), _encode_read(accounts[pubkey], config))
+            for pubkey in sorted(accounts)
+            if all(each.matches(accounts[pubkey].data) for each in filters)
+        )
+        return self._with_context(found) if config.with_context else found
+
+    def _get_slot(self, params: list[Any]) -> bytes:
+        p.expect(params, least=0, most=1)
+        self._check_context(p.parse_config(params, 0))
+        return b"%d" % self.tip_slot
+
+    def _check_context(self, config: p.Config) -> None:
+        if config.min_context_slot is not None and config.min_context_slot > self.context_slot:
+            raise RpcFault(
+                MIN_CONTEXT_SLOT,
+                "Minimum context slot has not been reached",
+                {"contextSlot": self.context_slot},
+            )
+
+    def _with_context(self, value: bytes) -> bytes:
+        return b'{"context":{"apiVersion":"%b","slot":%d},"value":%b}' % (
+            VERSION.encode(),
+            self.context_slot,
+            value,
+        )
+
+
+def get_version() -> bytes:
+    """Return the result of getVersion, as JSON."""
+    return _encode({"feature-set": FEATURE_SET, "solana-core": VERSION})
+
+
+def _join(items: Iterable[bytes]) -> bytes:
+    return b"[" + b",".join(items) + b"]"
+
+
+def _encode_read(account: RawAccount | None, config: p.Config) -> bytes:
+    if account is None:
+        return b"null"
+    encoding = config.encoding or Encoding.BINARY
+    data = config.data_slice.cut(account.data) if config.data_slice else account.data
+    if encoding in _LEGACY_ENCODINGS and len(data) > MAX_BASE58_BYTES:
+        raise RpcFault(
+            INVALID_REQUEST,
+            f"Encoded binary (base 58) data should be less than {MAX_BASE58_BYTES} bytes, please use Base64 encoding.",
+        )
+    return encode_account(account, encoding, data)

@@ -1,0 +1,289 @@
+"""The local node: a recording, replayed to whoever subscribes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+from account_socket.devnode import base58
+from account_socket.devnode.gate import Gate, Limits
+from account_socket.devnode.ledger import Ledger
+from account_socket.devnode.replay import SLOT_MS, Pace, Replay, slot_at
+from account_socket.devnode.subscriptions import Subscriptions
+from account_socket.model import SYSTEM_PROGRAM, RawAccount
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from account_socket.sources.recording import Recording
+
+GENESIS_HASH = base58.encode(sha256(b"account-socket devnode").digest())
+MAX_RATE = 1_000_000.0
+SLICE_SECONDS = 0.005
+"""Writes that fall due together are made together; below 200 a second each is made by itself."""
+MAX_SLICE_WRITES = 500
+
+
+class Devnode:
+    """
+    A Solana node that replays a recording; an async context manager.
+
+    Without `loop` the recording is written once, at the recorded slots. With `loop` it is written again and again
+    and slots follow the clock, so that they grow across passes and restarts. A slot is announced before anything in
+    it is notified, and every 400 ms something is announced whatever the replay does. Each recorded write is
+    notified, also several of one account in one slot, which Agave would join.
+
+    All methods but `start` and `stop` act at once and do not wait.
+
+    Args:
+        recording: What is replayed.
+        host, port: Where PubSub and HTTP JSON-RPC are served; port 0 picks a free one.
+        http_port: A second port, as a validator has; both ports serve both.
+        rate: Writes per second.
+        loop: Begin again at the end.
+        accounts: The recording spread onto this many addresses (fewer than it has: the first ones only).
+        start_on_subscribe: Replay from the first programSubscribe on, not from `start` on.
+        genesis_hash: What getGenesisHash says.
+        limits: What a lagging client may hold back before it is dropped.
+        max_subscriptions: Distinct subscriptions of the whole node.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        http_port: int | None = None,
+        rate: float = 20,
+        loop: bool = False,
+        accounts: int | None = None,
+        start_on_subscribe: bool = False,
+        genesis_hash: str = GENESIS_HASH,
+        limits: Limits | None = None,
+        max_subscriptions: int = 1_000_000,
+    ) -> None:
+        if not 0 < rate <= MAX_RATE:
+            raise ValueError(f"rate {rate} is not above 0 and at most {MAX_RATE:.0f} writes per second")
+        if accounts is not None and accounts < 1:
+            raise ValueError(f"accounts {accounts} is below 1")
+        self.genesis_hash = genesis_hash
+        self.host, self.port, self.http_port = host, port, http_port
+        self.finished = asyncio.Event()
+        self._rate, self._loop = rate, loop
+        self._replay = Replay(recording, accounts=accounts)
+        self._clock_offset = 0
+        self._unix_ms_at_zero = time.time() * 1000 - time.monotonic() * 1000
+        first = self._clock_slot() if loop or self._replay.done else self._replay.next_slot - 1
+        self._ledger = Ledger(tip_slot=max(0, first), genesis_hash=genesis_hash)
+        self._subscriptions = Subscriptions(limit=max_subscriptions)
+        self._gate = Gate(self._ledger, self._subscriptions, limits or Limits())
+        self._announced_at = 0.0
+        self._writes = 0
+        self._pace: Pace | None = None
+        self._begun = asyncio.Event()
+        self._playing = asyncio.Event()
+        self._playing.set()
+        if start_on_subscribe:
+            self._subscriptions.on_program_subscribe = self._begun.set
+        else:
+            self._begun.set()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def ws_url(self) -> str:
+        """The PubSub address, once started."""
+        return f"ws://{_bracketed(self.host)}:{self.port}"
+
+    @property
+    def http_url(self) -> str:
+        """The HTTP JSON-RPC address, once started."""
+        return f"http://{_bracketed(self.host)}:{self.http_port or self.port}"
+
+    async def start(self) -> None:
+        """Listen, and begin to announce slots. Raises OSError: a port is taken."""
+        try:
+            self.port = await self._gate.listen(self.host, self.port)
+            if self.http_port is not None:
+                self.http_port = await self._gate.listen(self.host, self.http_port)
+        except OSError:
+            await self._gate.close()
+            raise
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._announce_slots(), name="devnode-slots"),
+            loop.create_task(self._play(), name="devnode-replay"),
+        ]
+
+    async def stop(self) -> None:
+        """Abort every connection and stop. Idempotent."""
+        for task in self._tasks:
+            task.cancel()
+        outcomes = await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        await self._gate.close()
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def pause(self) -> None:
+        """Hold the replay; slots go on."""
+        self._playing.clear()
+
+    def resume(self) -> None:
+        """Go on with the replay where it was held."""
+        self._playing.set()
+
+    def drop_connections(self) -> None:
+        """Abort every TCP connection, without a close frame; new ones are taken."""
+        self._gate.drop_connections()
+
+    def silence(self, silent: bool = True) -> None:
+        """Keep TCP open and take new connections, but read and send nothing; what would be notified is lost."""
+        self._gate.set_silent(silent)
+
+    def refuse(self, refusing: bool = True) -> None:
+        """Close every new connection at once; those that exist stay."""
+        self._gate.refusing = refusing
+
+    def write(self, account: RawAccount, *, announce: bool = True) -> RawAccount:
+        """
+        Write one account now, notified as usual, and return it with its slot.
+
+        Args:
+            account: Its slot 0 stands for the next slot (with `loop`: the clock's).
+            announce: False keeps a slot above the tip unannounced, as a lying node would.
+        """
+        written = msgspec.structs.replace(account, slot=account.slot or self._slot_for_write())
+        if announce:
+            self._announce(written.slot)
+        self._apply(written)
+        self._gate.flush()
+        return written
+
+    def close_account(self, pubkey: str) -> RawAccount:
+        """Close an account now: 0 lamports, no data, owned by the system program."""
+        return self.write(RawAccount(pubkey, 0, SYSTEM_PROGRAM, 0, b""))
+
+    def advance_slots(self, count: int) -> None:
+        """Announce the next `count` slots at once."""
+        self._clock_offset += count
+        for _ in range(count):
+            self._announce(self._ledger.tip_slot + 1)
+        self._gate.flush()
+
+    def statistics(self) -> dict[str, float]:
+        """Return counters and sizes; `behind_seconds` is how far the replay is behind its rate."""
+        return {
+            "writes": self._writes,
+            "position": self._replay.position,
+            "total": self._replay.total,
+            "passes": self._replay.passes,
+            "behind_seconds": self._pace.behind if self._pace else 0.0,
+            "tip_slot": self._ledger.tip_slot,
+            "accounts": len(self._ledger),
+            "notifications": self._subscriptions.notifications,
+            "subscriptions": len(self._subscriptions),
+            "connections": len(self._gate.connections),
+            "lagging_dropped": self._gate.lagging_dropped,
+            "http_requests": self._gate.http_requests,
+        }
+
+    async def _announce_slots(self) -> None:
+        while True:
+            await asyncio.sleep(self._seconds_to_next_slot())
+            if self._loop:
+                self._announce(self._clock_slot())
+            elif self._seconds_to_next_slot() <= 0:
+                self._announce(self._ledger.tip_slot + 1)
+            self._gate.flush()
+
+    def _seconds_to_next_slot(self) -> float:
+        if self._loop:
+            now_ms = self._unix_ms_at_zero + time.monotonic() * 1000
+            return (SLOT_MS - now_ms % SLOT_MS) / 1000
+        return max(0.0, self._announced_at + SLOT_MS / 1000 - time.monotonic())
+
+    async def _play(self) -> None:
+        await self._begun.wait()
+        if self._loop:
+            # Whoever subscribed before hears of a slot before it hears of an account in it.
+            await asyncio.sleep(self._seconds_to_next_slot())
+        elif not self._replay.done:
+            self._announce(max(self._ledger.tip_slot + 1, self._replay.next_slot))
+        self._pace = Pace(self._rate, time.monotonic())
+        while not self._replay.done:
+            if not self._playing.is_set():
+                await self._playing.wait()
+                self._pace = Pace(self._rate, time.monotonic())
+            self._play_slice(self._pace.due(time.monotonic(), MAX_SLICE_WRITES))
+            if self._replay.done and self._loop:
+                self._replay.rewind()
+            await asyncio.sleep(max(self._pace.wait(time.monotonic()), SLICE_SECONDS))
+        self.finished.set()
+
+    def _play_slice(self, count: int) -> None:
+        for _ in range(count):
+            if self._replay.done:
+                break
+            slot = self._clock_slot() if self._loop else self._replay.next_slot
+            self._announce(slot)
+            self._apply(self._replay.take(slot))
+        self._gate.flush()
+
+    def _apply(self, account: RawAccount) -> None:
+        self._writes += 1
+        was_open = self._ledger.apply(account)
+        self._ledger.context_slot = self._safe_context_slot()
+        self._subscriptions.notify_account(account, was_open=was_open)
+
+    def _announce(self, slot: int) -> None:
+        parent = self._ledger.tip_slot
+        if slot <= parent:
+            return
+        self._ledger.tip_slot = slot
+        self._ledger.context_slot = self._safe_context_slot()
+        self._announced_at = time.monotonic()
+        self._subscriptions.notify_slot(slot=slot, parent=parent)
+
+    def _safe_context_slot(self) -> int:
+        # A read shows all that was written, so its slot must be below that of every write to come.
+        tip = self._ledger.tip_slot
+        if self._loop:
+            return max(0, tip - 1)
+        ahead = self._replay.lowest_slot_ahead
+        return tip if ahead is None else max(0, min(tip, ahead - 1))
+
+    def _slot_for_write(self) -> int:
+        return max(self._clock_slot(), self._ledger.tip_slot) if self._loop else self._ledger.tip_slot + 1
+
+    def _clock_slot(self) -> int:
+        return slot_at(self._unix_ms_at_zero + time.monotonic() * 1000) + self._clock_offset
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+async def run_devnode(
+    recording: Recording, *, on_ready: Callable[[Devnode], None] | None = None, **options: Any
+) -> None:
+    """Start a Devnode with `options`, tell `on_ready`, and serve until cancelled. Raises OSError, ValueError."""
+    async with Devnode(recording, **options) as node:
+        if on_ready is not None:
+            on_ready(node)
+        await asyncio.Event().wait()

@@ -1,0 +1,115 @@
+"""URLs of nodes: turning one kind into the other, and keeping their secrets out of every text. Pure."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+
+from account_socket.errors import SettingsError, scrub_url
+
+HTTP_PORT, PUBSUB_PORT = 8899, 8900
+"""A plain Solana node serves HTTP JSON-RPC and PubSub on these; providers serve both on one port."""
+
+_TO_WS = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+_TO_HTTP = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+_SHORTEST_SECRET = 4
+_TOKEN_SEGMENT = 16
+_MAX_TEXT = 300
+
+
+def normalize_ws_url(url: str) -> str:
+    """
+    Return the PubSub URL that `url` means: http(s) becomes ws(s), its port 8899 becomes 8900.
+
+    Raises:
+        SettingsError: no URL of these schemes, or one without a host; the message is scrubbed.
+    """
+    parts = _split(url)
+    scheme = parts.scheme.lower()
+    if scheme.startswith("http"):
+        parts = _with_port(parts, HTTP_PORT, PUBSUB_PORT)
+    return urlunsplit(parts._replace(scheme=_TO_WS[scheme], fragment=""))
+
+
+def derive_http_url(ws_url: str) -> str:
+    """
+    Return the HTTP JSON-RPC URL beside a PubSub URL: same host, path and query, port 8900 becomes 8899.
+
+    Raises:
+        SettingsError: as `normalize_ws_url`.
+    """
+    parts = _split(ws_url)
+    scheme = parts.scheme.lower()
+    if scheme.startswith("ws"):
+        parts = _with_port(parts, PUBSUB_PORT, HTTP_PORT)
+    return urlunsplit(parts._replace(scheme=_TO_HTTP[scheme], fragment=""))
+
+
+def is_loopback(url: str) -> bool:
+    """Return whether `url` names this machine by a loopback name or address; such traffic uses no proxy."""
+    host = urlsplit(url).hostname or ""
+    return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+def _split(url: str) -> SplitResult:
+    reason = ""
+    try:
+        parts = urlsplit(url.strip())
+        _ = parts.port
+    except ValueError:
+        reason = "is not a URL"
+    else:
+        if parts.scheme.lower() not in _TO_WS:
+            reason = "has a scheme other than ws, wss, http, https"
+        elif not parts.hostname:
+            reason = "has no host"
+    if reason:
+        raise SettingsError(f"{scrub_url(url)} {reason}", hint="a node's URL looks like ws://127.0.0.1:8900")
+    return parts
+
+
+def _with_port(parts: SplitResult, old: int, new: int) -> SplitResult:
+    if parts.port != old:
+        return parts
+    return parts._replace(netloc=f"{parts.netloc.rpartition(':')[0]}:{new}")
+
+
+class Endpoint:
+    """
+    A node's URL that does not show its secrets: `str` and `repr` are scrubbed, `scrub` cleans foreign text.
+
+    Attributes:
+        url: the whole URL, secrets included; only for opening a connection.
+        label: the scrubbed URL, for people.
+    """
+
+    __slots__ = ("_secrets", "label", "url")
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.label = scrub_url(url)
+        self._secrets = sorted(_secrets_of(url), key=len, reverse=True)
+
+    def scrub(self, text: str) -> str:
+        """Return `text`, cut to 300 characters, with every secret of this URL replaced by `***`."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.label!r})"
+
+    def __str__(self) -> str:
+        return self.label
+
+
+def _secrets_of(url: str) -> set[str]:
+    parts = urlsplit(url)
+    user, password = parts.username or "", parts.password or ""
+    found = {user, password, *(pair.partition("=")[2] for pair in parts.query.split("&"))}
+    found |= {pair for pair in parts.query.split("&") if "=" not in pair}
+    found |= {segment for segment in parts.path.split("/") if len(segment) >= _TOKEN_SEGMENT}
+    found |= {unquote(secret) for secret in found}
+    if user or password:
+        found.add(b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode())
+    return {secret for secret in found if len(secret) >= _SHORTEST_SECRET}

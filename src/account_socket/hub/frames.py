@@ -1,0 +1,45 @@
+"""WebSocket text frames (RFC 6455, server side: unmasked, final), built once and shared by every client."""
+
+from __future__ import annotations
+
+from struct import Struct
+
+import msgspec
+
+_MEDIUM = Struct("!BBH").pack
+_LONG = Struct("!BBQ").pack
+_FIN_TEXT = 0x81
+
+
+class Message(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """
+    One message on its way to clients.
+
+    Attributes:
+        frame: the complete WebSocket frame.
+        pubkey: the account whose state it carries (a newer one may replace it), or None for an answer.
+    """
+
+    frame: bytes
+    pubkey: str | None = None
+
+
+def text_frame(payload: bytes) -> bytes:
+    """Return `payload` as one text frame."""
+    size = len(payload)
+    if size < 126:  # RFC 6455, 5.2
+        return bytes((_FIN_TEXT, size)) + payload
+    if size < 1 << 16:
+        return _MEDIUM(_FIN_TEXT, 126, size) + payload
+    return _LONG(_FIN_TEXT, 127, size) + payload
+
+
+def state_message(pubkey: str, source: str, account_json: bytes) -> Message:
+    """Return the message that tells a client the state of `pubkey`; `source` as in docs/protocol.md."""
+    payload = b'{"pubkey":"%b","source":"%b","account":%b}' % (pubkey.encode(), source.encode(), account_json)
+    return Message(text_frame(payload), pubkey)
+
+
+def answer_message(payload: bytes) -> Message:
+    """Return the message that carries an answer (ack, error, pong, list) to one client."""
+    return Message(text_frame(payload))

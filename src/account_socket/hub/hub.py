@@ -1,0 +1,249 @@
+"""
+The fan-out: who is subscribed to what, and the newest state of each account.
+
+Everything here runs on the event loop and never awaits. A subscription goes through three steps: register (live
+updates are held by being the answer), snapshot (the newest state is sent), release (the client joins the live
+subscribers). A live update that arrives before the snapshot *is* the snapshot, so nothing is older than what was
+sent before and nothing comes twice.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from account_socket.hub.frames import Message, answer_message, state_message
+from account_socket.hub.outbox import TURN_BYTES, Outbox
+from account_socket.model import AccountUpdate, StoredState
+
+MEMORY_BYTES = 128 * 1024 * 1024
+"""The most that the newest states kept here may hold."""
+
+Done = Callable[[list[str], list[str]], None]
+"""Told (found, foreign) once every account of a subscribe request has been answered for."""
+
+
+@dataclass(eq=False, slots=True)
+class _Request:
+    outbox: Outbox
+    done: Done
+    waiting: int = 0
+    found: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+
+    def settled(self) -> None:
+        self.waiting -= 1
+        if self.waiting == 0:
+            self.done(self.found, self.foreign)
+
+
+class Hub:
+    """
+    Args:
+        schedule: runs a callable at the end of this loop turn (`loop.call_soon`).
+        load: starts reading accounts whose newest state is not in memory; must call `settle` for each of them
+            later, found or not, within a bounded time.
+    """
+
+    def __init__(
+        self,
+        *,
+        schedule: Callable[[Callable[[], None]], object],
+        load: Callable[[Sequence[str]], None],
+        memory_bytes: int = MEMORY_BYTES,
+    ) -> None:
+        self._schedule = schedule
+        self._load = load
+        self._memory_bytes = memory_bytes
+        self._states: OrderedDict[str, StoredState] = OrderedDict()
+        self._states_bytes = 0
+        self._subscribers: dict[str, dict[Outbox, None]] = {}
+        self._waiting: dict[str, list[_Request]] = {}
+        self._touched: list[Outbox] = []
+        self._turn_bytes = 0
+        self._flush_scheduled = False
+        self.published = 0
+        self.messages = 0
+        self.subscriptions = 0
+
+    # ---- updates -------------------------------------------------------------------------------------------
+
+    def publish(self, update: AccountUpdate) -> None:
+        """Send `update` to whoever asked for its account; it is that account's newest state from now on."""
+        pubkey = update.pubkey
+        self.published += 1
+        self.remember(pubkey, StoredState(update.id, update.account_json))
+        subscribers = self._subscribers.get(pubkey)
+        waiting = pubkey in self._waiting
+        if not subscribers and not waiting:
+            return
+        message = state_message(pubkey, update.origin.value, update.account_json)
+        if subscribers:
+            self._fan_out(message, subscribers)
+        if waiting:
+            self._answer(pubkey, message)
+
+    def _fan_out(self, message: Message, subscribers: Iterable[Outbox]) -> None:
+        touched = self._touched
+        before = len(touched)
+        count = 0
+        for outbox in subscribers:
+            pending = outbox.pending
+            if not pending:
+                touched.append(outbox)
+            pending.append(message)
+            count += 1
+        self.messages += count
+        self._turn_bytes += len(message.frame)
+        if self._turn_bytes > TURN_BYTES:
+            self.flush()
+        elif len(touched) > before:
+            self._wake()
+
+    def remember(self, pubkey: str, state: StoredState) -> None:
+        """Keep `state` as the newest of `pubkey`, forgetting the least recently used beyond the bound."""
+        states = self._states
+        old = states.pop(pubkey, None)
+        states[pubkey] = state
+        self._states_bytes += len(state.account_json) - (len(old.account_json) if old else 0)
+        while self._states_bytes > self._memory_bytes and len(states) > 1:
+            _, dropped = states.popitem(last=False)
+            self._states_bytes -= len(dropped.account_json)
+
+    def newest(self, pubkey: str) -> StoredState | None:
+        """Return the newest state of `pubkey` if it is in memory."""
+        return self._states.get(pubkey)
+
+    # ---- subscriptions -------------------------------------------------------------------------------------
+
+    def subscribe(self, outbox: Outbox, pubkeys: Sequence[str], done: Done) -> None:
+        """
+        Subscribe a client to accounts: first their states, then `done`, then every later update.
+
+        An account it is subscribed to already is found, and its state is not sent again. `done` is called before
+        this returns when every state is in memory.
+        """
+        request = _Request(outbox, done, waiting=1)
+        unread: list[str] = []
+        for pubkey in pubkeys:
+            state = self._states.get(pubkey)
+            if pubkey in outbox.pubkeys:
+                if state is not None:
+                    request.found.append(pubkey)
+                continue
+            outbox.pubkeys[pubkey] = None
+            self.subscriptions += 1
+            if state is not None:
+                self._states.move_to_end(pubkey)
+                self.send(outbox, state_message(pubkey, "cache", state.account_json))
+                self._subscribers.setdefault(pubkey, {})[outbox] = None
+                request.found.append(pubkey)
+                continue
+            request.waiting += 1
+            waiting = self._waiting.setdefault(pubkey, [])
+            if not waiting:
+                unread.append(pubkey)
+            waiting.append(request)
+        if unread:
+            self._load(unread)
+        request.settled()
+
+    def settle(self, pubkey: str, state: StoredState | None, source: str, *, foreign: bool = False) -> None:
+        """
+        Answer whoever waits for the state of `pubkey`; without effect if a live update was faster.
+
+        Args:
+            state: its newest state, or None when nobody knows one.
+            source: `cache`, `database` or `rpc`.
+            foreign: the account exists but belongs to another program.
+        """
+        if pubkey not in self._waiting:
+            return
+        if state is None:
+            self._answer(pubkey, None, foreign=foreign)
+        else:
+            self.remember(pubkey, state)
+            self._answer(pubkey, state_message(pubkey, source, state.account_json))
+
+    def waits_for(self, pubkey: str) -> bool:
+        """Whether a client waits for the first state of `pubkey`."""
+        return pubkey in self._waiting
+
+    def _answer(self, pubkey: str, message: Message | None, *, foreign: bool = False) -> None:
+        for request in self._waiting.pop(pubkey):
+            self._subscribers.setdefault(pubkey, {})[request.outbox] = None
+            if message is not None:
+                self.send(request.outbox, message)
+                request.found.append(pubkey)
+            elif foreign:
+                request.foreign.append(pubkey)
+            request.settled()
+
+    def unsubscribe(self, outbox: Outbox, pubkeys: Iterable[str]) -> None:
+        """Stop sending these accounts to a client; without effect for what it is not subscribed to."""
+        for pubkey in pubkeys:
+            if pubkey not in outbox.pubkeys:
+                continue
+            del outbox.pubkeys[pubkey]
+            self.subscriptions -= 1
+            subscribers = self._subscribers.get(pubkey)
+            if subscribers is not None and outbox in subscribers:
+                del subscribers[outbox]
+                if not subscribers:
+                    del self._subscribers[pubkey]
+                continue
+            self._withdraw(outbox, pubkey)
+
+    def _withdraw(self, outbox: Outbox, pubkey: str) -> None:
+        waiting = self._waiting.get(pubkey, [])
+        for request in [request for request in waiting if request.outbox is outbox]:
+            waiting.remove(request)
+            request.settled()
+        if not waiting:
+            self._waiting.pop(pubkey, None)
+
+    def detach(self, outbox: Outbox) -> None:
+        """Forget a client that is gone."""
+        self.unsubscribe(outbox, list(outbox.pubkeys))
+        outbox.pending.clear()
+
+    @property
+    def accounts_subscribed(self) -> int:
+        """How many accounts have at least one live subscriber."""
+        return len(self._subscribers)
+
+    def subscribed_pubkeys(self) -> Iterable[str]:
+        """Return the accounts with at least one live subscriber."""
+        return self._subscribers.keys()
+
+    # ---- sending -------------------------------------------------------------------------------------------
+
+    def answer(self, outbox: Outbox, payload: bytes) -> None:
+        """Send one client an answer, behind everything it was sent before."""
+        self.send(outbox, answer_message(payload))
+
+    def send(self, outbox: Outbox, message: Message) -> None:
+        """Send one client one message, behind everything it was sent before."""
+        if not outbox.pending:
+            self.touch(outbox)
+        outbox.pending.append(message)
+        self.messages += 1
+
+    def touch(self, outbox: Outbox) -> None:
+        """Have `outbox` flushed at the end of this loop turn."""
+        self._touched.append(outbox)
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._schedule(self.flush)
+
+    def flush(self) -> None:
+        """Have every touched client write what is pending: one write per client and turn."""
+        touched, self._touched = self._touched, []
+        self._turn_bytes = 0
+        self._flush_scheduled = False
+        for outbox in touched:
+            outbox.flush()

@@ -1,0 +1,129 @@
+"""
+Which account states are news, and the id each of them gets.
+
+Order is (slot, write_version) per account, and one source per slot:
+
+- Older than what was admitted: dropped. The same content again in the same slot: a repeat, dropped.
+- The first source that delivers an account in a slot owns it for that slot, unless that source is lost.
+- `write_version` compares only inside one slot of one source; where a source has none (0), arrival order counts.
+- A re-read carries the state *at* its context slot: unchanged content raises the mark and is not published.
+- Unchanged content that was pushed in a later slot is published: the account was written.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+
+import msgspec
+
+from account_socket.model import Mark, Origin, RawAccount
+
+
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """
+    The place of one admitted state in the order of all updates.
+
+    Attributes:
+        id, prev_id, content_hash: as in `AccountUpdate`.
+        account_type: the type the account had before, or None where it was not known.
+    """
+
+    id: int
+    prev_id: int | None
+    content_hash: bytes
+    account_type: str | None
+
+
+class Ordering:
+    """
+    Args:
+        programs: the program ids that we decode; an account of another owner is closed to us, or foreign.
+        next_id: the first id to give.
+    """
+
+    def __init__(self, programs: Collection[str], next_id: int) -> None:
+        self._programs = frozenset(programs)
+        self._marks: dict[str, Mark] = {}
+        self._lost: set[str] = set()
+        self.next_id = next_id
+        self.dropped: Counter[str] = Counter()
+
+    def load(self, marks: Iterable[tuple[str, Mark]]) -> None:
+        """Take over what a store remembers."""
+        self._marks.update(marks)
+
+    def __len__(self) -> int:
+        return len(self._marks)
+
+    def mark(self, pubkey: str) -> Mark | None:
+        """Return what is remembered of `pubkey`, or None when it was never admitted."""
+        return self._marks.get(pubkey)
+
+    def typed(self, pubkey: str, account_type: str) -> None:
+        """Keep the decoded type of an account that was just admitted; a closed account keeps its last one."""
+        self._marks[pubkey] = msgspec.structs.replace(self._marks[pubkey], account_type=account_type)
+
+    def forget_content(self, pubkey: str) -> None:
+        """Make the next re-read of `pubkey` news, whatever it says."""
+        mark = self._marks.get(pubkey)
+        if mark is not None:
+            self._marks[pubkey] = msgspec.structs.replace(mark, content_hash=b"")
+
+    def lose(self, source: str) -> None:
+        """Take from a source that broke off the slots that it owns."""
+        self._lost.add(source)
+
+    def regain(self, source: str) -> None:
+        """Let a source own slots again."""
+        self._lost.discard(source)
+
+    def is_closed(self, raw: RawAccount) -> bool:
+        """Whether this state means that the program has no such account (any more)."""
+        return raw.lamports == 0 or raw.owner not in self._programs
+
+    def admit(self, batch: Iterable[RawAccount]) -> Iterator[tuple[RawAccount, Place]]:
+        """Yield what is news of `batch`, each with its place."""
+        for raw in batch:
+            place = self._place(raw)
+            if place is not None:
+                yield raw, place
+
+    def _place(self, raw: RawAccount) -> Place | None:
+        mark = self._marks.get(raw.pubkey)
+        if mark is None and self.is_closed(raw):
+            return self._drop("never_known")
+        if mark is not None and raw.slot < mark.slot:
+            return self._drop("older")
+        content_hash = raw.content_hash()
+        if mark is not None:
+            reason = self._same_slot(raw, mark, content_hash) if raw.slot == mark.slot else ""
+            if reason:
+                return self._drop(reason)
+            if raw.origin is Origin.REREAD and content_hash == mark.content_hash:
+                self._marks[raw.pubkey] = msgspec.structs.replace(mark, slot=raw.slot, write_version=0, source="")
+                return self._drop("unchanged")
+        place = Place(self.next_id, mark.id if mark else None, content_hash, mark.account_type if mark else None)
+        self.next_id += 1
+        source = raw.source if raw.origin is Origin.LIVE else ""
+        account_type = mark.account_type if mark else ""
+        self._marks[raw.pubkey] = Mark(place.id, raw.slot, raw.write_version, content_hash, account_type, source)
+        return place
+
+    def _same_slot(self, raw: RawAccount, mark: Mark, content_hash: bytes) -> str:
+        """Return why a state of the slot last admitted is not news, or ""."""
+        same = content_hash == mark.content_hash
+        if raw.origin is Origin.REREAD or not mark.source:
+            # One of the two is the state at the end of the slot: a numbered write of that slot came before it.
+            return "repeat" if same else "older" if raw.write_version else ""
+        if raw.source != mark.source and mark.source not in self._lost:
+            return "repeat" if same else "not_owner"
+        if raw.source == mark.source and raw.write_version < mark.write_version:
+            return "older"
+        if same and raw.write_version == mark.write_version:
+            return "repeat"
+        return ""
+
+    def _drop(self, reason: str) -> Place | None:
+        self.dropped[reason] += 1
+        return None

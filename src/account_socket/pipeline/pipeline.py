@@ -1,0 +1,279 @@
+"""
+The loop: what arrived is ordered, decoded once, committed in groups, then published.
+
+    admit ──► ordering ──► decode, encode ──► queue ──► commit ──► publish
+                                               ▲  a group is what has arrived since the last commit
+
+Durable first: an update with a number as its id was committed before it was published. A database that cannot
+commit for longer than `patience` seconds makes the pipeline degraded: updates go on with `"id":null`, stay in the
+bounded queue and are committed, with the ids they were given, as soon as a commit succeeds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+
+import msgspec
+import structlog
+
+from account_socket.decode.registry import Registry
+from account_socket.errors import StoreError
+from account_socket.metrics import SIZES, Histogram
+from account_socket.model import AccountUpdate, RawAccount, encode_account
+from account_socket.pipeline.ordering import Ordering, Place
+from account_socket.pipeline.queue import CommitQueue
+from account_socket.store.base import Store
+
+PATIENCE_SECONDS = 5.0
+TURN_SECONDS = 0.0015
+"""Publishing gives the loop back after this long, so that no connection waits for a large group."""
+LINGER_SECONDS = 0.001
+LINGER_ABOVE = 500.0
+"""Updates per second above which a group waits LINGER_SECONDS: at group size one the WAL takes 30 KB a row."""
+LINGER_BELOW = 64
+RETRY_SECONDS = (0.05, 1.0)
+
+log = structlog.get_logger("account_socket.pipeline")
+failures_log = structlog.get_logger("account_socket.database")
+
+
+class Pipeline:
+    """
+    Args:
+        publish: sends an update to who asked for it; never awaits.
+        keep: takes a group of committed updates into the cache; never awaits.
+        amend: told of an update that was published without its id and is committed now.
+        last_created_at: the newest `created_at` in the store; ours never go below it.
+    """
+
+    def __init__(
+        self,
+        *,
+        ordering: Ordering,
+        registry: Registry,
+        store: Store,
+        publish: Callable[[AccountUpdate], None],
+        keep: Callable[[Iterable[AccountUpdate]], None],
+        amend: Callable[[AccountUpdate], None],
+        last_created_at: str = "",
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
+        self._ordering = ordering
+        self._registry = registry
+        self._store = store
+        self._publish = publish
+        self._keep = keep
+        self._amend = amend
+        self._created_at = last_created_at
+        self._patience = patience
+        self._queue = CommitQueue()
+        self._stuck_since: float | None = None
+        self._last_group = (0.0, 0)
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._kinds_logged: set[tuple[str, str]] = set()
+        self.history = True
+        self.degraded = False
+        self.decode_failures: Counter[str] = Counter()
+        self.refused = 0
+        self.latency = Histogram()
+        self.group_size = Histogram(SIZES)
+        self.commit_seconds = Histogram()
+
+    # ---- in ------------------------------------------------------------------------------------------------
+
+    async def admit(self, batch: list[RawAccount]) -> None:
+        """Take what arrived, in arrival order; return when there is room for more."""
+        created_at = self._now()
+        updates = [self._update(raw, place, created_at) for raw, place in self._ordering.admit(batch)]
+        if updates:
+            self._idle.clear()
+            self._queue.extend(updates)
+            if self.degraded:
+                self._publish_without_ids()
+                self._queue.shed()
+        await self._queue.room()
+
+    def _now(self) -> str:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        self._created_at = max(self._created_at, now)
+        return self._created_at
+
+    def _update(self, raw: RawAccount, place: Place, created_at: str) -> AccountUpdate:
+        closed = self._ordering.is_closed(raw)
+        if closed:
+            account_type, data_json = place.account_type or "Unknown", b"null"
+        else:
+            decoded = self._registry.decode(raw.owner, raw.data)
+            account_type, data_json = decoded.account_type, decoded.data_json
+            if decoded.error is not None:
+                self._note_failure(raw, decoded.failure or "other", decoded.error)
+        if account_type != place.account_type:
+            self._ordering.typed(raw.pubkey, account_type)
+        return AccountUpdate(
+            id=place.id,
+            prev_id=place.prev_id,
+            pubkey=raw.pubkey,
+            slot=raw.slot,
+            write_version=raw.write_version,
+            content_hash=place.content_hash,
+            account_type=account_type,
+            owner=raw.owner,
+            lamports=raw.lamports,
+            executable=raw.executable,
+            rent_epoch=raw.rent_epoch,
+            data=raw.data,
+            data_json=data_json,
+            created_at=created_at,
+            closed=closed,
+            origin=raw.origin,
+            received_at=raw.received_at,
+            account_json=encode_account(
+                id=place.id,
+                pubkey=raw.pubkey,
+                slot=raw.slot,
+                account_type=account_type,
+                owner=raw.owner,
+                lamports=raw.lamports,
+                data_json=data_json,
+                created_at=created_at,
+                prev_id=place.prev_id,
+                closed=closed,
+            ),
+        )
+
+    def _note_failure(self, raw: RawAccount, kind: str, error: str) -> None:
+        self.decode_failures[kind] += 1
+        if (raw.owner, kind) not in self._kinds_logged:
+            self._kinds_logged.add((raw.owner, kind))
+            log.warning("account not decoded", pubkey=raw.pubkey, owner=raw.owner, kind=kind, error=error)
+
+    # ---- commit, then out ----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Commit and publish until cancelled."""
+        while True:
+            if self._queue.empty:
+                self._idle.set()
+                await self._queue.arrived()
+            await self._linger()
+            group = self._queue.group()
+            refused = await self._commit(group)
+            published = self._queue.done(group)
+            for update in group[:published]:
+                self._amend(update)
+            await self._publish_all(group[published:], refused)
+            self._keep(group if not refused else [update for update in group if update.id not in refused])
+
+    async def _linger(self) -> None:
+        at, size = self._last_group
+        now = time.monotonic()
+        if len(self._queue) < LINGER_BELOW and size > (now - at) * LINGER_ABOVE:
+            await asyncio.sleep(LINGER_SECONDS)
+        self._last_group = (time.monotonic(), len(self._queue))
+
+    async def _commit(self, group: list[AccountUpdate]) -> set[int]:
+        """Commit `group`, however long it takes; return the ids of the updates that the database refuses."""
+        delay, longest = RETRY_SECONDS
+        while True:
+            started = time.monotonic()
+            append = asyncio.ensure_future(self._store.append(group, history=self.history))
+            try:
+                refused = await self._await_patiently(append)
+            except StoreError as error:
+                self._stuck_since = self._stuck_since or started
+                failures_log.warning("commit failed", error=str(error), hint=error.hint, retry_in=delay)
+                await self._sleep_patiently(delay)
+                delay = min(delay * 2, longest)
+                continue
+            self._commit_succeeded(group, time.monotonic() - started)
+            return self._note_refused(refused)
+
+    async def _await_patiently(self, append: asyncio.Future[list[AccountUpdate]]) -> list[AccountUpdate]:
+        """Await a commit that may hang; after `patience` seconds go on without it, and await it still."""
+        started = self._stuck_since or time.monotonic()
+        if not self.degraded:
+            await asyncio.wait((append,), timeout=max(0.0, started + self._patience - time.monotonic()))
+            if not append.done():
+                self._stuck_since = started
+                self._degrade()
+        return await append
+
+    async def _sleep_patiently(self, delay: float) -> None:
+        assert self._stuck_since is not None
+        if not self.degraded and time.monotonic() + delay - self._stuck_since >= self._patience:
+            self._degrade()
+        await asyncio.sleep(delay)
+
+    def _degrade(self) -> None:
+        self.degraded = True
+        failures_log.error("database cannot commit, updates go on without ids", queued=len(self._queue))
+        self._publish_without_ids()
+
+    def _commit_succeeded(self, group: list[AccountUpdate], seconds: float) -> None:
+        self.group_size.observe(len(group))
+        self.commit_seconds.observe(seconds)
+        if self.degraded:
+            failures_log.info("database commits again", queued=len(self._queue), shed=self._queue.shed_total)
+        self._stuck_since = None
+        self.degraded = False
+
+    def _note_refused(self, refused: list[AccountUpdate]) -> set[int]:
+        for update in refused:
+            self.refused += 1
+            failures_log.error("database refused an update", pubkey=update.pubkey, id=update.id)
+        return {update.id for update in refused}
+
+    async def _publish_all(self, updates: list[AccountUpdate], refused: set[int]) -> None:
+        turn_ends = time.monotonic() + TURN_SECONDS
+        for update in updates:
+            self._publish(_without_id(update) if update.id in refused else update)
+            now = time.monotonic()
+            self.latency.observe(now - update.received_at)
+            if now > turn_ends:
+                await asyncio.sleep(0)
+                turn_ends = time.monotonic() + TURN_SECONDS
+
+    def _publish_without_ids(self) -> None:
+        for update in self._queue.unpublished():
+            self._publish(_without_id(update))
+
+    async def drain(self, seconds: float) -> bool:
+        """Wait until all that was admitted is committed and published; False when `seconds` did not suffice."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            self._publish_without_ids()
+            return False
+        return True
+
+    def statistics(self) -> dict[str, int]:
+        """Return counters and sizes."""
+        return {
+            "queued": len(self._queue),
+            "queued_bytes": self._queue.bytes,
+            "shed": self._queue.shed_total,
+            "refused": self.refused,
+        }
+
+
+def _without_id(update: AccountUpdate) -> AccountUpdate:
+    """Return `update` as it is published while its id is not durable."""
+    account_json = encode_account(
+        id=None,
+        pubkey=update.pubkey,
+        slot=update.slot,
+        account_type=update.account_type,
+        owner=update.owner,
+        lamports=update.lamports,
+        data_json=update.data_json,
+        created_at=update.created_at,
+        prev_id=update.prev_id,
+        closed=update.closed,
+    )
+    return msgspec.structs.replace(update, account_json=account_json)

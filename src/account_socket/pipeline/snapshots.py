@@ -1,0 +1,225 @@
+"""
+The newest state of accounts that are not in memory: from the cache, else the store, else the node.
+
+A value counts only if its id is the account's last id. If it is not, a newer one is on its way through the pipeline
+and answers by itself when it is published. Accounts that nobody here knows are read from the node: reads that
+clients cause are joined, rate-limited, and misses are remembered, so that no client can turn its requests into a
+load on the node. What the node tells goes through the pipeline like everything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+
+import structlog
+
+from account_socket.cache.base import Cache
+from account_socket.errors import AccountSocketError
+from account_socket.hub.hub import Hub
+from account_socket.model import RawAccount, StoredState
+from account_socket.pipeline.ordering import Ordering
+from account_socket.sources.base import Deliver
+from account_socket.store.base import Store
+
+PATIENCE_SECONDS = 5.0
+"""How long a client waits for the state of an account before it is told that none was found."""
+PAGE = 500
+MISS_SECONDS = 60.0
+MAX_MISSES = 100_000
+MAX_LOOKUP = 100
+LOOKUPS_AT_ONCE = 4
+
+Lookup = Callable[[Sequence[str]], Awaitable[list[RawAccount | None]]]
+"""Reads up to 100 accounts from the node, within the budget of reads that clients cause."""
+
+log = structlog.get_logger("account_socket.database")
+
+
+class Snapshots:
+    """
+    Args:
+        lookup: see `Lookup`; None when there is no node to ask.
+    """
+
+    def __init__(
+        self,
+        *,
+        ordering: Ordering,
+        cache: Cache,
+        store: Store,
+        lookup: Lookup | None,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
+        self._ordering = ordering
+        self._cache = cache
+        self._store = store
+        self._lookup = lookup
+        self._patience = patience
+        self._hub: Hub | None = None
+        self._admit: Deliver | None = None
+        self._unknown: dict[str, float] = {}
+        self._misses: OrderedDict[str, tuple[float, bool]] = OrderedDict()
+        self._wanted = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.lookups = 0
+        self.lookup_errors = 0
+
+    def attach(self, hub: Hub, admit: Deliver) -> None:
+        """Name the hub whose clients wait for what is read here, and the pipeline's entrance."""
+        self._hub = hub
+        self._admit = admit
+
+    @property
+    def hub(self) -> Hub:
+        assert self._hub is not None, "attach a hub first"
+        return self._hub
+
+    def load(self, pubkeys: Sequence[str]) -> None:
+        """Start reading `pubkeys`; the hub is told of each within twice `patience` seconds, found or not."""
+        known = [pubkey for pubkey in pubkeys if self._ordering.mark(pubkey) is not None]
+        for at in range(0, len(known), PAGE):
+            self._spawn(self._read(known[at : at + PAGE]))
+        self._ask([pubkey for pubkey in pubkeys if self._ordering.mark(pubkey) is None])
+
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # ---- accounts that we know -----------------------------------------------------------------------------
+
+    async def _read(self, pubkeys: Sequence[str]) -> None:
+        deadline = time.monotonic() + self._patience
+        missing = self._settle(pubkeys, await self._cache.get(pubkeys), "cache")
+        pause = 0.02
+        while missing:
+            try:
+                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                    missing = self._settle(missing, await self._store.states(missing), "database")
+                    if not missing:
+                        return
+                    await asyncio.sleep(pause)
+            except TimeoutError:
+                break
+            except AccountSocketError as error:
+                log.warning("state not read", error=str(error), hint=error.hint)
+                await asyncio.sleep(pause)
+            if time.monotonic() > deadline:
+                break
+            pause = min(pause * 2, 0.5)
+        missing = [pubkey for pubkey in missing if self.hub.waits_for(pubkey)]
+        for pubkey in missing:
+            # The store cannot tell: the node's answer must count as news, so that it is published.
+            self._ordering.forget_content(pubkey)
+        self._ask(missing)
+
+    def _settle(self, pubkeys: Sequence[str], states: dict[str, StoredState], source: str) -> list[str]:
+        """Answer with those of `states` that are the newest; return the pubkeys that still wait."""
+        missing = []
+        for pubkey in pubkeys:
+            state = states.get(pubkey)
+            mark = self._ordering.mark(pubkey)
+            if state is not None and mark is not None and state.id == mark.id:
+                self.hub.settle(pubkey, state, source)
+            elif self.hub.waits_for(pubkey):
+                missing.append(pubkey)
+        return missing
+
+    # ---- accounts that only the node may know --------------------------------------------------------------
+
+    def _ask(self, pubkeys: Sequence[str]) -> None:
+        now = time.monotonic()
+        for pubkey in pubkeys:
+            missed = self._misses.get(pubkey)
+            if missed is not None and missed[0] > now and self._ordering.mark(pubkey) is None:
+                self.hub.settle(pubkey, None, "rpc", foreign=missed[1])
+            elif self._lookup is None:
+                self.hub.settle(pubkey, None, "rpc")
+            else:
+                self._unknown.setdefault(pubkey, now + self._patience)
+        if self._unknown:
+            self._wanted.set()
+
+    async def run(self) -> None:
+        """Ask the node for what is wanted, until cancelled."""
+        places = asyncio.Semaphore(LOOKUPS_AT_ONCE)
+        while True:
+            await self._wanted.wait()
+            await places.acquire()
+            batch = self._next_batch()
+            if not batch:
+                places.release()
+                continue
+            self._spawn(self._look_up(batch, places))
+
+    def _next_batch(self) -> list[str]:
+        now = time.monotonic()
+        batch: list[str] = []
+        for pubkey, deadline in list(self._unknown.items())[: MAX_LOOKUP * 10]:
+            if len(batch) == MAX_LOOKUP:
+                break
+            del self._unknown[pubkey]
+            if deadline < now:
+                self.hub.settle(pubkey, None, "rpc")
+            elif self.hub.waits_for(pubkey):
+                batch.append(pubkey)
+        if not self._unknown:
+            self._wanted.clear()
+        return batch
+
+    async def _look_up(self, batch: list[str], places: asyncio.Semaphore) -> None:
+        assert self._lookup is not None
+        self.lookups += 1
+        try:
+            async with asyncio.timeout(self._patience):
+                accounts = await self._lookup(batch)
+        except (AccountSocketError, TimeoutError) as error:
+            self.lookup_errors += 1
+            log.warning("accounts not read from the node", accounts=len(batch), error=str(error) or "timed out")
+            for pubkey in batch:
+                self.hub.settle(pubkey, None, "rpc")
+            return
+        finally:
+            places.release()
+        await self._take(batch, accounts)
+
+    async def _take(self, batch: list[str], accounts: list[RawAccount | None]) -> None:
+        news = []
+        for pubkey, raw in zip(batch, accounts, strict=True):
+            if self._ordering.mark(pubkey) is None and (raw is None or self._ordering.is_closed(raw)):
+                foreign = raw is not None
+                self._remember_miss(pubkey, foreign=foreign)
+                self.hub.settle(pubkey, None, "rpc", foreign=foreign)
+            elif raw is not None:
+                news.append(raw)
+            else:
+                self.hub.settle(pubkey, None, "rpc")
+        if news:
+            await self._take_news(news)
+
+    async def _take_news(self, news: list[RawAccount]) -> None:
+        before = {raw.pubkey: self._ordering.mark(raw.pubkey) for raw in news}
+        assert self._admit is not None, "attach a pipeline first"
+        await self._admit(news)
+        for pubkey, mark in before.items():
+            if self._ordering.mark(pubkey) == mark:
+                # Not admitted: the node is behind what we know and cannot tell now.
+                self.hub.settle(pubkey, None, "rpc")
+
+    def _remember_miss(self, pubkey: str, *, foreign: bool) -> None:
+        self._misses[pubkey] = (time.monotonic() + MISS_SECONDS, foreign)
+        self._misses.move_to_end(pubkey)
+        if len(self._misses) > MAX_MISSES:
+            self._misses.popitem(last=False)
+
+    def statistics(self) -> dict[str, int]:
+        """Return counters and sizes."""
+        return {
+            "lookups": self.lookups,
+            "lookup_errors": self.lookup_errors,
+            "wanted": len(self._unknown),
+            "misses": len(self._misses),
+        }

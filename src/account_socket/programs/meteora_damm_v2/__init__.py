@@ -1,0 +1,1 @@
+"""Meteora DAMM v2 (cp-amm): its account layouts are the IDL beside this file."""

@@ -1,0 +1,313 @@
+"""What a client may say, and our answers (docs/protocol.md, native dialect)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, ClassVar, NoReturn
+
+import msgspec
+from solders.pubkey import Pubkey
+
+from account_socket.protocol.codes import ErrorCode
+
+MAX_PUBKEYS = 1_000
+"""The most accounts that one request may name."""
+MAX_ID_CHARACTERS = 128
+MAX_QUOTED_CHARACTERS = 64
+MAX_PUBKEY_CHARACTERS = 44
+"""32 bytes are never longer in base58."""
+MAX_BRACES = 256
+"""No request needs so many, and each object costs a call of Python code."""
+
+Id = str | int
+"""What a client may put into `id`: at most 128 characters, or an integer of 64 bits."""
+
+
+class Subscribe(msgspec.Struct, frozen=True, gc=False):
+    """Send the states of these accounts, then every update. `pubkeys` are valid, each once, 1 … 1,000 of them."""
+
+    action: ClassVar[str] = "subscribe"
+    id: Id | None
+    pubkeys: tuple[str, ...]
+
+
+class Unsubscribe(msgspec.Struct, frozen=True, gc=False):
+    """Stop sending these accounts; `pubkeys` as in `Subscribe`."""
+
+    action: ClassVar[str] = "unsubscribe"
+    id: Id | None
+    pubkeys: tuple[str, ...]
+
+
+class Ping(msgspec.Struct, frozen=True, gc=False):
+    """Answer with a pong."""
+
+    action: ClassVar[str] = "ping"
+    id: Id | None
+
+
+class ListSubscriptions(msgspec.Struct, frozen=True, gc=False):
+    """Answer with what the client is subscribed to."""
+
+    action: ClassVar[str] = "list"
+    id: Id | None
+
+
+class Refusal(msgspec.Struct, frozen=True, gc=False):
+    """A message that is refused: the error to answer with; `id` only if it could be read."""
+
+    id: Id | None
+    code: ErrorCode
+    message: str
+
+
+Request = Subscribe | Unsubscribe | Ping | ListSubscriptions
+
+
+# ---- reading -----------------------------------------------------------------------------------------------
+
+
+class _RefusedError(Exception):
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def parse(text: str) -> Request | Refusal:
+    """
+    Read one text message of a client.
+
+    Args:
+        text: at most 64 KiB; anything else about it may be wrong.
+    Returns:
+        The request, or why it is refused.
+    Raises:
+        Nothing, whatever the text.
+    """
+    request_id: Id | None = None
+    try:
+        fields = _read_object(text)
+        request_id = _read_id(fields)
+        return _read_request(fields, request_id)
+    except _RefusedError as refused:
+        return Refusal(request_id, refused.code, refused.message)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise _RefusedError(ErrorCode.INVALID_MESSAGE, "a key appears twice in one object; send each key once")
+    return fields
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _RefusedError(ErrorCode.INVALID_JSON, f"{name} is not JSON; send a number, a string or null")
+
+
+# The standard library's decoder, as it alone lets a repeated key be seen.
+_decode_json = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant).decode
+
+
+def _read_object(text: str) -> dict[str, Any]:
+    if text.count("{") > MAX_BRACES:
+        raise _RefusedError(ErrorCode.INVALID_MESSAGE, "too many objects in one message; send one flat JSON object")
+    try:
+        value = _decode_json(text)
+    except json.JSONDecodeError as error:
+        message = f"not JSON: {error.msg} at character {error.pos}; send one JSON object"
+        raise _RefusedError(ErrorCode.INVALID_JSON, message) from None
+    except RecursionError:
+        raise _RefusedError(ErrorCode.INVALID_JSON, "nested too deeply; send one flat JSON object") from None
+    except ValueError:  # CPython refuses to read integers of more than 4,300 digits
+        raise _RefusedError(ErrorCode.INVALID_JSON, "a number has too many digits") from None
+    if not isinstance(value, dict):
+        message = f"a message is one JSON object, not {_name_type(value)}"
+        raise _RefusedError(ErrorCode.INVALID_MESSAGE, message)
+    return value
+
+
+def _read_id(fields: dict[str, Any]) -> Id | None:
+    if "id" not in fields:
+        return None
+    value = fields["id"]
+    if isinstance(value, str):
+        if len(value) > MAX_ID_CHARACTERS:
+            message = f"id is longer than {MAX_ID_CHARACTERS} characters; send a shorter one"
+            raise _RefusedError(ErrorCode.INVALID_MESSAGE, message)
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise _RefusedError(ErrorCode.INVALID_MESSAGE, "id holds half a surrogate pair; send valid Unicode")
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not -(2**63) <= value < 2**64:
+            raise _RefusedError(ErrorCode.INVALID_MESSAGE, "id does not fit 64 bits; send a string instead")
+        return value
+    raise _RefusedError(ErrorCode.INVALID_MESSAGE, f"id must be a string or an integer, not {_name_type(value)}")
+
+
+def _read_request(fields: dict[str, Any], id: Id | None) -> Request:
+    action = fields.get("action")
+    if not isinstance(action, str):
+        found = _name_type(action) if "action" in fields else "missing"
+        message = f"action must be one of {_ACTIONS}, not {found}"
+        raise _RefusedError(ErrorCode.INVALID_MESSAGE, message)
+    match action:
+        case "subscribe":
+            return Subscribe(id, _read_pubkeys(fields))
+        case "unsubscribe":
+            return Unsubscribe(id, _read_pubkeys(fields))
+        case "ping":
+            _refuse_unknown_keys(fields, {"action", "id"})
+            return Ping(id)
+        case "list":
+            _refuse_unknown_keys(fields, {"action", "id"})
+            return ListSubscriptions(id)
+    raise _RefusedError(ErrorCode.UNKNOWN_ACTION, f"unknown action {_quote(action)}; send one of {_ACTIONS}")
+
+
+_ACTIONS = "subscribe, unsubscribe, ping, list"
+
+
+def _refuse_unknown_keys(fields: dict[str, Any], known: set[str]) -> None:
+    for key in fields:
+        if key not in known:
+            message = f"unknown key {_quote(key)}; send only {', '.join(sorted(known))}"
+            raise _RefusedError(ErrorCode.INVALID_MESSAGE, message)
+
+
+def _read_pubkeys(fields: dict[str, Any]) -> tuple[str, ...]:
+    if "pubkeys" in fields:
+        if "pubkey" in fields:
+            raise _RefusedError(ErrorCode.INVALID_MESSAGE, "send either pubkey or pubkeys, not both")
+        _refuse_unknown_keys(fields, {"action", "id", "pubkeys"})
+        return _read_pubkey_list(fields["pubkeys"])
+    if "pubkey" not in fields:
+        raise _RefusedError(ErrorCode.INVALID_MESSAGE, "name the account in pubkey, or several in pubkeys")
+    if "id" in fields:  # without it this is the oldest form of a request, whose other keys were never looked at
+        _refuse_unknown_keys(fields, {"action", "id", "pubkey"})
+    pubkey = fields["pubkey"]
+    _check_pubkey(pubkey, "pubkey")
+    return (pubkey,)
+
+
+def _read_pubkey_list(pubkeys: Any) -> tuple[str, ...]:
+    if not isinstance(pubkeys, list):
+        message = f"pubkeys must be an array of strings, not {_name_type(pubkeys)}"
+        raise _RefusedError(ErrorCode.INVALID_MESSAGE, message)
+    if not pubkeys:
+        raise _RefusedError(ErrorCode.INVALID_MESSAGE, "pubkeys is empty; name at least one account")
+    if len(pubkeys) > MAX_PUBKEYS:
+        message = f"pubkeys holds {len(pubkeys)} keys; send at most {MAX_PUBKEYS} a request"
+        raise _RefusedError(ErrorCode.INVALID_MESSAGE, message)
+    for index, pubkey in enumerate(pubkeys):
+        _check_pubkey(pubkey, f"pubkeys[{index}]")
+    return tuple(dict.fromkeys(pubkeys))
+
+
+def _check_pubkey(pubkey: Any, where: str) -> None:
+    if not isinstance(pubkey, str):
+        raise _RefusedError(ErrorCode.INVALID_MESSAGE, f"{where} must be a string, not {_name_type(pubkey)}")
+    if not is_pubkey(pubkey):
+        message = f"{_quote(pubkey)} is not a base58 public key of 32 bytes"
+        raise _RefusedError(ErrorCode.INVALID_PUBKEY, message)
+
+
+def is_pubkey(text: str) -> bool:
+    """Return whether `text` is the base58 form of exactly 32 bytes; each such value has one form only."""
+    if not 32 <= len(text) <= MAX_PUBKEY_CHARACTERS or not text.isascii():
+        return False
+    try:
+        Pubkey.from_string(text)
+    except ValueError:
+        return False
+    return True
+
+
+_TYPE_NAMES: dict[type, str] = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    int: "an integer",
+    float: "a fraction",
+    bool: "a boolean",
+    type(None): "null",
+}
+
+
+def _name_type(value: Any) -> str:
+    return _TYPE_NAMES[type(value)]
+
+
+def _quote(text: str) -> str:
+    """Return `text` in quotes, escaped and shortened, so that it is safe in any answer, log or terminal."""
+    quoted = ascii(text[:MAX_QUOTED_CHARACTERS])
+    if len(text) > MAX_QUOTED_CHARACTERS or len(quoted) > MAX_QUOTED_CHARACTERS:
+        return quoted[: MAX_QUOTED_CHARACTERS - 4] + "...'"
+    return quoted
+
+
+# ---- answering ---------------------------------------------------------------------------------------------
+
+_MaybeId = Id | msgspec.UnsetType
+
+
+class _Ack(msgspec.Struct, tag="ack", tag_field="type", gc=False):
+    id: Id
+    action: str
+    epoch: str
+    found: Sequence[str]
+    foreign: Sequence[str]
+
+
+class _UnsubscribeAck(msgspec.Struct, tag="ack", tag_field="type", gc=False):
+    id: Id
+    action: str
+    epoch: str
+
+
+class _Error(msgspec.Struct, tag="error", tag_field="type", gc=False):
+    id: _MaybeId
+    code: ErrorCode
+    message: str
+
+
+class _Pong(msgspec.Struct, tag="pong", tag_field="type", gc=False):
+    id: _MaybeId
+
+
+class _Subscriptions(msgspec.Struct, tag="subscriptions", tag_field="type", gc=False):
+    id: _MaybeId
+    pubkeys: Sequence[str]
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _maybe(id: Id | None) -> _MaybeId:
+    return msgspec.UNSET if id is None else id
+
+
+def subscribe_ack(id: Id, epoch: str, found: Sequence[str], foreign: Sequence[str]) -> bytes:
+    """Return the ack of a subscribe request: which accounts have a state, and which belong to another program."""
+    return _encode(_Ack(id, Subscribe.action, epoch, found, foreign))
+
+
+def unsubscribe_ack(id: Id, epoch: str) -> bytes:
+    """Return the ack of an unsubscribe request."""
+    return _encode(_UnsubscribeAck(id, Unsubscribe.action, epoch))
+
+
+def error(id: Id | None, code: ErrorCode, message: str) -> bytes:
+    """Return an error answer."""
+    return _encode(_Error(_maybe(id), code, message))
+
+
+def pong(id: Id | None) -> bytes:
+    """Return the answer to a ping request."""
+    return _encode(_Pong(_maybe(id)))
+
+
+def subscriptions(id: Id | None, pubkeys: Sequence[str]) -> bytes:
+    """Return the answer to a list request."""
+    return _encode(_Subscriptions(_maybe(id), pubkeys))

@@ -1,0 +1,136 @@
+"""Everybody who is connected by WebSocket: who may come in, who is late with what, and the totals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from account_socket.hub.hub import Hub
+from account_socket.protocol.codes import ABNORMAL_CLOSURE, Close
+from account_socket.protocol.session import Tally
+from account_socket.server.deadlines import Deadlines
+from account_socket.server.limits import Limits
+
+if TYPE_CHECKING:
+    from account_socket.server.connection import Connection
+
+SWEEP_LIMIT = 128
+"""The most clients that are pinged or closed at once; the others follow a moment later."""
+
+_COUNTED_CODES = {close.code for close in Close} | {1000, 1002, 1005, ABNORMAL_CLOSURE}
+
+
+class Clients:
+    """
+    Args:
+        epoch: names the database's life, said in every ack.
+
+    Attributes:
+        connections: the clients that were let in and are not gone; those on their way out included.
+        sockets: everything connected to the port, HTTP included.
+        tally: what the clients asked, and which errors they were answered.
+        closes: how many connections ended with each close code; codes that only clients use count as "other".
+        refused: how many were turned away at once, by close code.
+    """
+
+    def __init__(self, hub: Hub, limits: Limits, epoch: str) -> None:
+        self.hub = hub
+        self.limits = limits
+        self.epoch = epoch
+        self.connections: set[Connection] = set()
+        self.sockets = 0
+        self.accepted = 0
+        self.tally = Tally()
+        self.closes: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self._addresses: Counter[str] = Counter()
+        self._gone_sent = 0
+        self._gone_conflated = 0
+        self.pings: Deadlines[Connection] = Deadlines(limits.ping_seconds)
+        self.pongs: Deadlines[Connection] = Deadlines(limits.pong_seconds)
+        self.slow: Deadlines[Connection] = Deadlines(limits.slow_consumer_seconds)
+        self.closing: Deadlines[Connection] = Deadlines(limits.close_seconds)
+        self.slow_closing: Deadlines[Connection] = Deadlines(limits.slow_close_seconds)
+        self._watches: tuple[tuple[Deadlines[Connection], Callable[[Connection], None]], ...] = (
+            (self.pings, self._ping),
+            (self.pongs, lambda connection: connection.close(Close.NO_PONG)),
+            (self.slow, lambda connection: connection.close(Close.SLOW_CONSUMER)),
+            (self.closing, lambda connection: connection.abort()),
+            (self.slow_closing, lambda connection: connection.abort()),
+        )
+
+    # ---- coming and going ----------------------------------------------------------------------------------
+
+    def judge(self, origin: str | None, address: str) -> Close | None:
+        """Return why a client with this Origin header and address is not let in, or None."""
+        limits = self.limits
+        if limits.allowed_origins and origin not in limits.allowed_origins:
+            return Close.ORIGIN_REFUSED
+        if len(self.connections) >= limits.max_connections:
+            return Close.SERVER_FULL
+        if limits.max_connections_per_ip and self._addresses[address] >= limits.max_connections_per_ip:
+            return Close.ADDRESS_FULL
+        return None
+
+    def admit(self, connection: Connection) -> None:
+        """Count a client that was let in, and look after it from now on."""
+        self.connections.add(connection)
+        self.accepted += 1
+        self._addresses[connection.address] += 1
+        self.pings.start(connection, now=monotonic())
+
+    def leave(self, connection: Connection, *, slow: bool) -> None:
+        """Watch a client whose closing has begun: it is cut off if it takes long."""
+        self.pings.stop(connection)
+        self.pongs.stop(connection)
+        self.slow.stop(connection)
+        (self.slow_closing if slow else self.closing).start(connection, now=monotonic())
+
+    def forget(self, connection: Connection, code: int) -> None:
+        """Count a client out; its connection is lost."""
+        self.sockets -= 1
+        for deadlines, _ in self._watches:
+            deadlines.stop(connection)
+        name = str(code) if code in _COUNTED_CODES else "other"
+        if connection not in self.connections:
+            self.refused[name] += 1
+            return
+        self.connections.discard(connection)
+        self.closes[name] += 1
+        self._addresses[connection.address] -= 1
+        if not self._addresses[connection.address]:
+            del self._addresses[connection.address]
+        self._gone_sent += connection.outbox.sent
+        self._gone_conflated += connection.outbox.conflated
+
+    # ---- time ----------------------------------------------------------------------------------------------
+
+    def sweep(self, *, now: float) -> bool:
+        """Act on what is due; return whether more is due already."""
+        more = False
+        for deadlines, act in self._watches:
+            due = deadlines.take_due(now=now, limit=SWEEP_LIMIT)
+            for connection in due:
+                act(connection)
+            more = more or len(due) == SWEEP_LIMIT
+        return more
+
+    def _ping(self, connection: Connection) -> None:
+        now = monotonic()
+        self.pings.start(connection, now=now)
+        if connection.ping():
+            self.pongs.start(connection, now=now)
+
+    # ---- totals --------------------------------------------------------------------------------------------
+
+    @property
+    def sent(self) -> int:
+        """How many messages were handed to transports."""
+        return self._gone_sent + sum(connection.outbox.sent for connection in self.connections)
+
+    @property
+    def conflated(self) -> int:
+        """How many messages were replaced by a newer state of the same account."""
+        return self._gone_conflated + sum(connection.outbox.conflated for connection in self.connections)

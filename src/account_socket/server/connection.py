@@ -1,0 +1,348 @@
+"""
+One WebSocket client: a shell around the sans-I/O protocol of the `websockets` library.
+
+The library does masking, fragments, control frames and the close handshake. Frames of the fan-out bypass it: they
+are ready bytes, written once per loop turn. Work for one client is bounded in each turn: what arrives is fed in
+slices until the turn's share of time is used up; a client that is above high water is not read from, as its
+requests could only be answered into a growing buffer.
+
+States: open → closing (the close frame is written, nothing is pushed any more, what arrives is only searched for
+the client's close frame) → lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from contextlib import suppress
+from functools import partial
+from time import monotonic
+
+import structlog
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+
+from account_socket.hub.outbox import Outbox
+from account_socket.protocol import messages
+from account_socket.protocol.codes import ABNORMAL_CLOSURE, Close
+from account_socket.protocol.messages import Id, Subscribe, Unsubscribe
+from account_socket.protocol.session import Action, Answer, Disconnect, Session
+from account_socket.server.clients import Clients
+
+MAX_MESSAGE_BYTES = 64 * 1024
+SLICE_BYTES = 4 * 1024
+TURN_SECONDS = 0.001
+"""How long one client's input may occupy the loop before everybody else has a turn."""
+NOTSENT_BYTES = 64 * 1024
+"""How much the kernel takes of what it cannot send yet; without it, 4 MB per stalled client (docs/performance.md)."""
+PING = b"\x89\x00"
+
+log = structlog.get_logger("account_socket.websocket")
+
+library_log = logging.getLogger("account_socket.websocket.library")
+library_log.setLevel(logging.ERROR)  # the library tells of each connection at INFO; so do we, with more facts
+
+
+class Connection(asyncio.Protocol):
+    """
+    Args:
+        protocol: after a successful handshake, its answer still to be sent.
+        number: names the connection in the log.
+    """
+
+    __slots__ = (
+        "_clients",
+        "_closing",
+        "_fragments",
+        "_opened_at",
+        "_protocol",
+        "_reading",
+        "_session",
+        "_transport",
+        "_unread",
+        "_writable",
+        "address",
+        "number",
+        "outbox",
+    )
+
+    _transport: asyncio.Transport
+
+    def __init__(self, clients: Clients, protocol: ServerProtocol, number: int) -> None:
+        now = monotonic()
+        self.number = number
+        self.address = ""
+        self.outbox = Outbox(self.flush)
+        self._clients = clients
+        self._protocol = protocol
+        self._session = Session(clients.limits.requests, clients.tally, now=now)
+        self._opened_at = now
+        self._fragments: bytearray | None = None
+        self._unread = b""
+        self._reading = True
+        self._writable = True
+        self._closing = False
+
+    def open(self, transport: asyncio.Transport, early: bytes) -> None:
+        """
+        Take over a transport.
+
+        Args:
+            early: what the client sent right behind its handshake.
+        """
+        self._transport = transport
+        transport.set_protocol(self)
+        high = self._clients.limits.outbox_max_bytes
+        transport.set_write_buffer_limits(high=high, low=high // 4)
+        _tune(transport.get_extra_info("socket"))
+        peer = transport.get_extra_info("peername") or ("", 0)
+        self.address = str(peer[0])
+        self._send_library_output()
+        refusal = self._clients.judge(self._protocol.origin, self.address)
+        if refusal is not None:
+            log.info("client refused", conn=self.number, peer=self.address, code=refusal.code)
+            self.close(refusal)
+            return
+        self._clients.admit(self)
+        log.info("client connected", conn=self.number, peer=f"{peer[0]}:{peer[1]}")
+        if early:
+            self.data_received(early)
+
+    # ---- receiving -----------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Take what arrived (asyncio)."""
+        try:
+            self._receive(self._unread + data if self._unread else data)
+        except Exception:  # our bug must cost this client only
+            log.exception("client handling failed", conn=self.number)
+            self._fail()
+
+    def eof_received(self) -> None:
+        """Take that the client will send no more: what is pending is written, then the transport closes (asyncio)."""
+        self._protocol.receive_eof()
+        self._conclude()
+
+    def _receive(self, data: bytes) -> None:
+        self._unread = b""
+        until = monotonic() + TURN_SECONDS
+        for end in range(SLICE_BYTES, len(data) + SLICE_BYTES, SLICE_BYTES):
+            self._protocol.receive_data(data[end - SLICE_BYTES : end])
+            for frame in self._protocol.events_received():
+                if not self._closing:
+                    self._take(frame)
+            if self._protocol.state is not OPEN:
+                self._conclude()
+            self._send_library_output()
+            if end < len(data) and (monotonic() > until or not self._readable):
+                self._unread = data[end:]
+                if self._readable:
+                    asyncio.get_running_loop().call_soon(self._go_on)
+                break
+        self._regulate_reading()
+
+    def _go_on(self) -> None:
+        if self._unread and self._readable:
+            self.data_received(b"")
+
+    @property
+    def _readable(self) -> bool:
+        return self._writable or self._closing
+
+    def _regulate_reading(self) -> None:
+        wanted = self._readable and not self._unread
+        if wanted != self._reading and not self._transport.is_closing():
+            self._reading = wanted
+            if wanted:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def _take(self, frame: object) -> None:
+        assert isinstance(frame, Frame)  # the handshake's request, the only other event, was taken before
+        match frame.opcode:
+            case Opcode.TEXT if frame.fin:
+                self._take_text(frame.data)
+            case Opcode.TEXT:
+                self._fragments = bytearray(frame.data)
+                self._count_frame()
+            case Opcode.CONT:
+                self._take_fragment(frame)
+            case Opcode.BINARY:
+                self.close(Close.BINARY)
+            case Opcode.PONG:
+                self._clients.pongs.stop(self)
+                self._count_frame()
+            case Opcode.PING:
+                self._count_frame()
+
+    def _take_fragment(self, frame: Frame) -> None:
+        assert self._fragments is not None  # the library refuses a continuation of nothing
+        self._fragments += frame.data
+        if frame.fin:
+            text, self._fragments = self._fragments, None
+            self._take_text(text)
+        else:
+            self._count_frame()
+
+    def _count_frame(self) -> None:
+        disconnect = self._session.receive_other(now=monotonic())
+        if disconnect is not None:
+            self.close(disconnect.close)
+
+    def _take_text(self, data: bytes | bytearray | memoryview) -> None:
+        try:
+            text = str(data, "utf-8")
+        except UnicodeDecodeError:
+            self.close(Close.BAD_UTF8)
+            return
+        self._act(self._session.receive_text(text, self.outbox.pubkeys, now=monotonic()))
+
+    def _act(self, action: Action) -> None:
+        hub = self._clients.hub
+        match action:
+            case Subscribe(id, pubkeys):
+                hub.subscribe(self.outbox, pubkeys, partial(self._subscribed, id))
+            case Unsubscribe(id, pubkeys):
+                hub.unsubscribe(self.outbox, pubkeys)
+                if id is not None:
+                    hub.answer(self.outbox, messages.unsubscribe_ack(id, self._clients.epoch))
+            case Answer(payload):
+                hub.answer(self.outbox, payload)
+            case Disconnect(close):
+                self.close(close)
+
+    def _subscribed(self, id: Id | None, found: list[str], foreign: list[str]) -> None:
+        if id is not None and not self._closing:
+            self._clients.hub.answer(self.outbox, messages.subscribe_ack(id, self._clients.epoch, found, foreign))
+
+    # ---- sending -------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Write what the outbox holds, as one system call; what does not fit this turn follows in the next."""
+        if self._closing:
+            return
+        outbox = self.outbox
+        frames = outbox.take(writable=self._writable)
+        if frames:
+            self._transport.writelines(frames)
+        if outbox.backlog and self._writable:
+            self._clients.hub.touch(outbox)
+
+    def ping(self) -> bool:
+        """Ask for a pong, unless the client is above high water; return whether it was asked."""
+        if self._writable:
+            self._transport.write(PING)
+        return self._writable
+
+    def pause_writing(self) -> None:
+        """Take that the transport is above high water (asyncio)."""
+        self._writable = False
+        if not self._closing:
+            self._clients.slow.start(self, now=monotonic())
+            self._clients.pongs.stop(self)
+        self._regulate_reading()
+
+    def resume_writing(self) -> None:
+        """Take that the transport is below low water (asyncio)."""
+        self._writable = True
+        self._clients.slow.stop(self)
+        if self.outbox.backlog:
+            self._clients.hub.touch(self.outbox)
+        if self._unread:
+            asyncio.get_running_loop().call_soon(self._go_on)
+        self._regulate_reading()
+
+    def _send_library_output(self) -> None:
+        output = self._protocol.data_to_send()
+        if not output:
+            return
+        ends = not output[-1]  # an empty string, always the last, stands for the end of the stream
+        if not self._closing:  # a pong to one who is told to go would pile up if it does not read
+            self._transport.writelines(output)
+        if ends:
+            self._end_stream()
+
+    def _end_stream(self) -> None:
+        if self._protocol.close_rcvd is not None:
+            self._transport.close()
+        elif not self._transport.is_closing():
+            # Closing now, with input unread, would reset the connection before the close frame is read.
+            self._transport.write_eof()
+
+    # ---- closing -------------------------------------------------------------------------------------------
+
+    def close(self, close: Close) -> None:
+        """Write what is pending and a close frame, and push nothing more; without effect if closing already."""
+        if self._closing:
+            return
+        self._write_pending()
+        self._protocol.send_close(close.code, close.reason)
+        self._conclude(slow=close is Close.SLOW_CONSUMER)
+
+    def abort(self) -> None:
+        """Cut the client off."""
+        self._transport.abort()
+
+    @property
+    def behind(self) -> bool:
+        """Whether the client keeps up but has not been written everything yet."""
+        return not self._closing and self._writable and bool(self.outbox.backlog or self.outbox.pending)
+
+    def _conclude(self, *, slow: bool = False) -> None:
+        if self._closing:
+            return
+        self._write_pending()
+        self._send_library_output()
+        self._closing = True
+        self._clients.hub.detach(self.outbox)
+        self._clients.leave(self, slow=slow)
+        self._regulate_reading()
+
+    def _write_pending(self) -> None:
+        frames = self.outbox.take(writable=self._writable)
+        if frames:
+            self._transport.writelines(frames)
+
+    def _fail(self) -> None:
+        try:
+            self.close(Close.INTERNAL)
+        except Exception:  # whatever state the bug left behind, the socket goes
+            log.exception("client closing failed", conn=self.number)
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take that the connection is gone (asyncio)."""
+        del exc  # whatever it is, the client is gone
+        self._closing = True
+        self._unread = b""
+        self._clients.hub.detach(self.outbox)
+        code, reason = self._outcome()
+        admitted = self in self._clients.connections
+        self._clients.forget(self, code)
+        if admitted:
+            log.info(
+                "client disconnected",
+                conn=self.number,
+                code=code,
+                reason=reason,
+                sent=self.outbox.sent,
+                conflated=self.outbox.conflated,
+                requests=self._session.requests,
+                seconds=round(monotonic() - self._opened_at, 3),
+            )
+
+    def _outcome(self) -> tuple[int, str]:
+        protocol = self._protocol
+        close = protocol.close_rcvd if protocol.close_rcvd_then_sent else protocol.close_sent
+        return (ABNORMAL_CLOSURE, "") if close is None else (int(close.code), close.reason)
+
+
+def _tune(sock: socket.socket | None) -> None:
+    if sock is None:
+        return
+    with suppress(OSError):  # a kernel without these options only serves with larger buffers
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_BYTES)

@@ -1,0 +1,98 @@
+"""PURE part of the door: what the first request head is, and the answer to a WebSocket handshake."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import msgspec
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
+
+MAX_HEAD_BYTES = 16 * 1024
+
+_UPGRADE = re.compile(rb"\nupgrade[ \t]*:[^\r\n]*websocket", re.IGNORECASE)
+_WEBSOCKET_PATH = re.compile(r"/ws(?:/|$)")
+
+
+def head_end(data: bytes | bytearray) -> int:
+    """Return where the request head in `data` ends, 0 if it is not complete."""
+    return data.find(b"\r\n\r\n") + 4 if b"\r\n\r\n" in data else 0
+
+
+def may_be_http(data: bytes | bytearray) -> bool:
+    """Return whether a request may begin like that: with a method's capital letter."""
+    return not data or data[:1].isupper()
+
+
+def is_upgrade(head: bytes) -> bool:
+    """Return whether a request head asks for WebSocket on a path of ours."""
+    line = head.split(b"\r\n", 1)[0].split(b" ")
+    if len(line) != 3:
+        return False
+    path = line[1].decode("latin-1").split("?", 1)[0]
+    return _WEBSOCKET_PATH.match(path) is not None and _UPGRADE.search(head) is not None
+
+
+def error_body(code: str, message: str) -> bytes:
+    """Return the JSON body of every HTTP error."""
+    return msgspec.json.encode({"error": {"code": code, "message": message}})
+
+
+def plain_response(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> bytes:
+    """Return a whole HTTP error response, after which the connection ends."""
+    body = error_body(code, message)
+    fields = {
+        "Content-Type": "application/json; charset=utf-8",
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+        **(headers or {}),
+    }
+    return Response(status, HTTPStatus(status).phrase, Headers(fields), body).serialize()
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A handshake that fails; `response` is the whole HTTP response."""
+
+    response: bytes
+
+
+def shake_hands(head: bytes, *, max_message_bytes: int, logger: logging.Logger) -> ServerProtocol | Refused:
+    """
+    Answer a WebSocket handshake.
+
+    Args:
+        head: the request head alone, with its empty line.
+    Returns:
+        The protocol of an open connection, the answer to be sent as its first output; or the refusal.
+    """
+    protocol = ServerProtocol(max_size=max_message_bytes, logger=logger)
+    protocol.receive_data(head)
+    events = protocol.events_received()
+    if not events:
+        return Refused(plain_response(400, "bad_request", "the request head is not well formed HTTP/1.1"))
+    request = events[0]
+    assert isinstance(request, Request)
+    versions = request.headers.get_all("Sec-WebSocket-Version")
+    response = protocol.accept(request)
+    if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+        protocol.send_response(response)
+        return protocol
+    if versions and versions != ["13"]:  # RFC 6455, 4.4
+        message = "only version 13 of the WebSocket protocol is spoken here"
+        return Refused(plain_response(426, "upgrade_required", message, {"Sec-WebSocket-Version": "13"}))
+    return Refused(_translate(response, str(protocol.handshake_exc)))
+
+
+_CODES = {405: "method_not_allowed", 426: "upgrade_required", 505: "http_version_not_supported"}
+
+
+def _translate(response: Response, reason: str) -> bytes:
+    """Keep the library's verdict, in the shape of all our errors."""
+    kept = {name: response.headers[name] for name in ("Allow", "Upgrade") if name in response.headers}
+    code = _CODES.get(response.status_code, "bad_request")
+    return plain_response(response.status_code, code, f"not a WebSocket handshake: {reason}", kept)

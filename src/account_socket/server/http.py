@@ -1,0 +1,129 @@
+"""The HTTP side of the port: health, metrics, and errors as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from account_socket.metrics import Metrics
+from account_socket.server.handshake import error_body
+
+MAX_BODY_BYTES = 64 * 1024
+LINGER_SECONDS = 5.0
+"""How long the rest of a body that nobody wants is read, so that the answer is not lost to a reset."""
+SERVER_NAME = "account-socket"
+
+Readiness = Callable[[], tuple[int, Mapping[str, Any]]]
+"""Returns the status code and the JSON object of /readyz."""
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+log = logging.getLogger("account_socket.http")
+
+_CODES = {
+    400: "bad_request",
+    401: "unauthorized",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "payload_too_large",
+    426: "upgrade_required",
+    429: "rate_limited",
+    500: "internal",
+    503: "unavailable",
+}
+
+
+def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return an error as every HTTP client of ours gets it."""
+    body = error_body(_CODES.get(status, "error"), message)
+    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+
+
+def make_app(*, readiness: Readiness, metrics: Metrics) -> web.Application:
+    """Return the application with /healthz, /readyz and /metrics; more routes may be added before it starts."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return _json(200, {"status": "ok"})
+
+    async def readyz(_: web.Request) -> web.Response:
+        status, parts = readiness()
+        return _json(status, parts)
+
+    async def show_metrics(_: web.Request) -> web.Response:
+        return web.Response(body=metrics.render(), headers={"Content-Type": metrics.content_type})
+
+    app = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BODY_BYTES)
+    app.on_response_prepare.append(_name_server)
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", show_metrics)
+    return app
+
+
+def _json(status: int, value: Mapping[str, Any]) -> web.Response:
+    return web.Response(status=status, body=msgspec.json.encode(value), content_type="application/json")
+
+
+async def _name_server(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = SERVER_NAME  # not which library, in which version
+
+
+@web.middleware
+async def _errors_as_json(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPError as error:
+        kept = {name: error.headers[name] for name in ("Allow", "Retry-After") if name in error.headers}
+        return error_response(error.status, _explain(error, request), kept)
+
+
+def _explain(error: web.HTTPError, request: web.Request) -> str:
+    match error.status:
+        case 404:
+            return f"there is nothing at {request.path[:64]!a}"
+        case 405:
+            return f"{request.method[:16]!a} is not allowed here; see the Allow header"
+        case 413:
+            return f"the body is over {MAX_BODY_BYTES} bytes"
+    return error.reason
+
+
+class HttpProtocol(RequestHandler):
+    """One HTTP connection, with errors of the HTTP layer itself (a malformed head) as JSON too."""
+
+    __slots__ = ()
+
+    def __init__(self, server: web.Server, *, head_seconds: float) -> None:
+        """`head_seconds`: how long the next request head may take, counted from the last answer."""
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=head_seconds,
+            access_log=None,  # type: ignore[arg-type]  # the signature forgets what its body allows
+            lingering_time=LINGER_SECONDS,
+            logger=log,
+        )
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what no handler could answer (aiohttp)."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("part of the answer was sent already")
+        if status >= 500:
+            log.error("request handling failed", exc_info=exc)
+        explained = "internal error" if status >= 500 else "the request is not well formed HTTP/1.1"
+        del message  # quotes the client's bytes at any length
+        response = error_response(status, explained, {"Server": SERVER_NAME})
+        response.force_close()
+        return response

@@ -1,0 +1,63 @@
+"""What the server grants its clients."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+
+from account_socket.protocol.session import RequestLimits
+
+BURST_SECONDS = 200
+"""A client that was quiet may send at once what it may send in this time: 20,000 requests at 100 a second."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """
+    Attributes:
+        max_connections: WebSocket clients at a time.
+        max_connections_per_ip: of these, from one address; 0 means no limit.
+        max_subscriptions: accounts per connection.
+        max_requests_per_second: of one connection, in the long run; a burst of 200 times as many is allowed.
+        allowed_origins: values of the Origin header, exactly; None or empty allows any, and clients that send none.
+        outbox_max_bytes: high water of a client's transport; low water is a quarter of it.
+        slow_consumer_seconds: how long a client may stay above high water.
+        ping_seconds: time between two pings.
+        pong_seconds: how long a pong may take. Nothing else stands in for it: bytes of a message that never ends
+            must not keep a connection alive.
+        head_seconds: how long a request head may take.
+        close_seconds: how long a client may take to answer a close frame, before it is cut off.
+        slow_close_seconds: the same for a slow consumer, which has much to read before.
+    """
+
+    max_connections: int = 20_000
+    max_connections_per_ip: int = 0
+    max_subscriptions: int = 10_000
+    max_requests_per_second: float = 100.0
+    allowed_origins: Collection[str] | None = None
+    outbox_max_bytes: int = 1 << 20
+    slow_consumer_seconds: float = 60.0
+    ping_seconds: float = 25.0
+    pong_seconds: float = 10.0
+    head_seconds: float = 10.0
+    close_seconds: float = 5.0
+    slow_close_seconds: float = 10.0
+
+    @cached_property
+    def requests(self) -> RequestLimits:
+        """What one client may ask for."""
+        per_second = self.max_requests_per_second
+        return RequestLimits(self.max_subscriptions, per_second, burst=max(1, round(per_second * BURST_SECONDS)))
+
+    @property
+    def shortest_seconds(self) -> float:
+        """The shortest of all the times above."""
+        return min(
+            self.slow_consumer_seconds,
+            self.ping_seconds,
+            self.pong_seconds,
+            self.head_seconds,
+            self.close_seconds,
+            self.slow_close_seconds,
+        )

@@ -1,0 +1,330 @@
+"""One port for WebSocket and HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+from typing import cast
+
+import structlog
+from aiohttp import web
+
+from account_socket.hub.hub import Hub
+from account_socket.metrics import Metrics
+from account_socket.protocol.codes import Close
+from account_socket.server import handshake
+from account_socket.server.clients import SWEEP_LIMIT, Clients
+from account_socket.server.connection import MAX_MESSAGE_BYTES, Connection, library_log
+from account_socket.server.deadlines import Deadlines
+from account_socket.server.http import HttpProtocol, Readiness, error_response, make_app
+from account_socket.server.limits import Limits
+
+BACKLOG = 4096
+SPARE_SOCKETS = 1024
+"""How many sockets beyond `max_connections` may be open for HTTP, unfinished heads and refusals."""
+TICK_SECONDS = 0.25
+DRAIN_POLL_SECONDS = 0.01
+HTTP_GOODBYE_SECONDS = 1.0
+
+log = structlog.get_logger("account_socket.server")
+
+
+class Front(asyncio.Protocol):
+    """
+    Stands before a new connection until its first request head is complete, then hands it to who serves it.
+
+    An HTTP connection stays behind it: it forwards what asyncio tells, and gives the transport away if a later
+    request on the same connection upgrades.
+    """
+
+    __slots__ = ("_head", "_http", "_listener", "_refused", "_transport")
+
+    _transport: asyncio.Transport
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._head = bytearray()
+        self._http: HttpProtocol | None = None
+        self._refused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take a new connection (asyncio)."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
+        self._listener.arrived(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what arrived (asyncio)."""
+        if self._http is not None:
+            self._http.data_received(data)
+        elif not self._refused:
+            self._head += data
+            self._judge()
+
+    def _judge(self) -> None:
+        end = handshake.head_end(self._head)
+        if end > handshake.MAX_HEAD_BYTES or (not end and len(self._head) > handshake.MAX_HEAD_BYTES):
+            message = f"the request head is over {handshake.MAX_HEAD_BYTES} bytes"
+            self._refuse(handshake.plain_response(431, "head_too_large", message))
+        elif end and handshake.is_upgrade(bytes(self._head[:end])):
+            self.upgrade(bytes(self._head[:end]), bytes(self._head[end:]))
+        elif end or not handshake.may_be_http(self._head):
+            self._serve_http(bytes(self._head))
+
+    def _serve_http(self, data: bytes) -> None:
+        self._listener.heads.stop(self)
+        self._head.clear()
+        self._http = self._listener.make_http()
+        self._http.connection_made(self._transport)
+        self._http.data_received(data)
+
+    def upgrade(self, head: bytes, early: bytes) -> None:
+        """Turn the connection into a WebSocket client's, or refuse; `early` is what came behind the head."""
+        self._listener.heads.stop(self)
+        shaken = handshake.shake_hands(head, max_message_bytes=MAX_MESSAGE_BYTES, logger=library_log)
+        if isinstance(shaken, handshake.Refused):
+            self._refuse(shaken.response)
+            return
+        self._listener.opened(self)
+        Connection(self._listener.clients, shaken, self._listener.next_number()).open(self._transport, early)
+
+    def release_http(self) -> bytes:
+        """Take the transport away from HTTP, whose handler is asking for it; return what it read beyond the head."""
+        http, self._http = self._http, None
+        assert http is not None
+        early = _Early()
+        http.set_parser(early)  # type: ignore[arg-type]  # gets what was read after the request that upgrades
+        http.transport = None  # else it would close what is no longer its own
+        http.connection_lost(None)
+        return bytes(early.data)
+
+    def _refuse(self, response: bytes) -> None:
+        self._refused = True
+        self._head.clear()
+        self._listener.heads.stop(self)
+        self._listener.farewells.start(self, now=monotonic())
+        self._transport.write(response)
+        self._transport.write_eof()  # and wait for the client's end: a reset would take the answer away
+
+    def close(self) -> None:
+        """End the connection, once what is written has left."""
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Cut the connection off."""
+        self._transport.abort()
+
+    def eof_received(self) -> None:
+        """Take that no more will come; the transport closes after what is written (asyncio)."""
+        if self._http is not None:
+            self._http.eof_received()
+
+    def pause_writing(self) -> None:
+        """Forward (asyncio)."""
+        if self._http is not None:
+            self._http.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Forward (asyncio)."""
+        if self._http is not None:
+            self._http.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take that the connection is gone (asyncio)."""
+        self._listener.gone(self)
+        if self._http is not None:
+            self._http.connection_lost(exc)
+
+
+class _Early:
+    """Takes what an HTTP connection has read beyond the request that upgrades it."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        self.data += data
+        return False, b""
+
+    def feed_eof(self) -> None:
+        pass
+
+
+class Listener:
+    """
+    Args:
+        host, port: where to listen; port 0 picks a free one.
+        epoch: names the database's life, said in every ack.
+        readiness: what /readyz answers.
+        metrics: what /metrics shows; the server adds its own.
+
+    Attributes:
+        clients: the WebSocket clients and their totals.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        hub: Hub,
+        epoch: str,
+        readiness: Readiness,
+        metrics: Metrics,
+        limits: Limits | None = None,
+    ) -> None:
+        self._host = host
+        self._requested_port = port
+        self._limits = limits or Limits()
+        self.clients = Clients(hub, self._limits, epoch)
+        self.heads: Deadlines[Front] = Deadlines(self._limits.head_seconds)
+        self.farewells: Deadlines[Front] = Deadlines(self._limits.close_seconds)
+        self.overflowed = 0
+        self._fronts: set[Front] = set()
+        app = make_app(readiness=readiness, metrics=metrics)
+        app.router.add_get("/ws", _upgrade_later)
+        app.router.add_get("/ws/{tail:.*}", _upgrade_later)
+        self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=HTTP_GOODBYE_SECONDS)
+        self._server: asyncio.Server | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._numbers = 0
+        self._measure(metrics)
+
+    async def start(self) -> None:
+        """Listen. Raises OSError if the address cannot be had."""
+        await self._runner.setup()
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(
+                lambda: Front(self), self._host, self._requested_port, backlog=BACKLOG, reuse_address=True
+            )
+        except OSError:
+            await self._runner.cleanup()
+            raise
+        self._tick()
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        assert self._server is not None
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    @property
+    def connections(self) -> int:
+        """How many WebSocket clients are connected."""
+        return len(self.clients.connections)
+
+    async def stop_accepting(self) -> None:
+        """Close the port; who is connected stays. Idempotent."""
+        if self._server is not None:
+            self._server.close()
+
+    async def drain(self, seconds: float) -> None:
+        """
+        Stop accepting, let clients that keep up have what waits for them, close everybody with 1001.
+
+        Returns after about `seconds` at most, whatever clients do: who has not gone by then is cut off.
+        """
+        started = monotonic()
+        await self.stop_accepting()
+        connections = self.clients.connections
+        await _until(lambda: not any(connection.behind for connection in connections), started + seconds / 2)
+        for connection in list(connections):
+            connection.close(Close.GOING_AWAY)
+        await _until(lambda: not connections, started + seconds * 0.9)
+        if self._timer is not None:
+            self._timer.cancel()
+        for connection in list(connections):
+            connection.abort()
+        for front in list(self._fronts):
+            front.close()
+        await asyncio.sleep(0)
+        await self._runner.cleanup()
+
+    def _measure(self, metrics: Metrics) -> None:
+        clients, hub = self.clients, self.clients.hub
+        add = metrics.add
+        add("account_socket_connections", "WebSocket clients connected", "gauge", lambda: self.connections)
+        add("account_socket_sockets", "Sockets open on the port, HTTP included", "gauge", lambda: clients.sockets)
+        add("account_socket_connections_accepted", "Clients let in", "counter", lambda: clients.accepted)
+        add("account_socket_connections_refused", "Clients refused", "counter", lambda: clients.refused, label="code")
+        add("account_socket_connections_overflowed", "Sockets cut off unseen", "counter", lambda: self.overflowed)
+        add("account_socket_closes", "Connections ended", "counter", lambda: clients.closes, label="code")
+        add("account_socket_subscriptions", "Subscriptions of all clients", "gauge", lambda: hub.subscriptions)
+        add("account_socket_accounts_subscribed", "Accounts streamed", "gauge", lambda: hub.accounts_subscribed)
+        add("account_socket_published", "Updates given to the fan-out", "counter", lambda: hub.published)
+        add("account_socket_messages", "Messages put out for clients", "counter", lambda: hub.messages)
+        add("account_socket_messages_sent", "Messages written to clients", "counter", lambda: clients.sent)
+        add("account_socket_messages_conflated", "Messages replaced by newer", "counter", lambda: clients.conflated)
+        tally = clients.tally
+        add("account_socket_requests", "Requests understood", "counter", lambda: tally.requests, label="action")
+        add("account_socket_errors", "Errors answered", "counter", lambda: tally.errors, label="code")
+        add("account_socket_slow_clients", "Clients above high water", "gauge", lambda: len(clients.slow))
+
+    # ---- called by Front -----------------------------------------------------------------------------------
+
+    def arrived(self, front: Front) -> None:
+        """Take a new connection, or cut it off if there are far too many."""
+        self.clients.sockets += 1
+        self._fronts.add(front)
+        if self.clients.sockets > self._limits.max_connections + SPARE_SOCKETS:
+            self.overflowed += 1
+            front.abort()
+            return
+        self.heads.start(front, now=monotonic())
+
+    def opened(self, front: Front) -> None:
+        """Take that a connection became a WebSocket client's."""
+        self._fronts.discard(front)
+
+    def gone(self, front: Front) -> None:
+        """Take that a connection is lost."""
+        self.clients.sockets -= 1
+        self._fronts.discard(front)
+        self.heads.stop(front)
+        self.farewells.stop(front)
+
+    def make_http(self) -> HttpProtocol:
+        """Return the protocol of one HTTP connection."""
+        server = self._runner.server
+        assert server is not None
+        return HttpProtocol(server, head_seconds=self._limits.head_seconds)
+
+    def next_number(self) -> int:
+        """Return a connection's name in the log."""
+        self._numbers += 1
+        return self._numbers
+
+    # ---- time ----------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        now = monotonic()
+        more = self.clients.sweep(now=now)
+        for front in self.heads.take_due(now=now, limit=SWEEP_LIMIT):
+            front.close()
+        for front in self.farewells.take_due(now=now, limit=SWEEP_LIMIT):
+            front.abort()
+        seconds = min(TICK_SECONDS, self._limits.shortest_seconds / 8)
+        self._timer = asyncio.get_running_loop().call_later(0.005 if more else seconds, self._tick)
+
+
+async def _upgrade_later(request: web.Request) -> web.StreamResponse:
+    """Serve /ws to a connection that spoke HTTP before."""
+    if "websocket" not in request.headers.get("Upgrade", "").lower():
+        message = "this is a WebSocket address; connect with a WebSocket client"
+        return error_response(426, message, {"Upgrade": "websocket", "Connection": "Upgrade"})
+    transport = request.transport
+    front = None if transport is None else transport.get_protocol()
+    if not isinstance(front, Front):
+        return web.Response()  # the client is gone
+    line = f"{request.method} {request.raw_path} HTTP/{request.version.major}.{request.version.minor}\r\n"
+    fields = b"".join(b"%b: %b\r\n" % field for field in request.raw_headers)
+    early = front.release_http()
+    front.upgrade(line.encode("latin-1") + fields + b"\r\n", early)
+    return web.Response()  # goes nowhere: the transport is a WebSocket client's now
+
+
+async def _until(condition: Callable[[], bool], deadline: float) -> None:
+    while not condition() and monotonic() < deadline:  # noqa: ASYNC110  (a condition of thousands of clients)
+        await asyncio.sleep(DRAIN_POLL_SECONDS)

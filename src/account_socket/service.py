@@ -1,0 +1,314 @@
+"""
+The composition root: settings become objects, objects become one TaskGroup.
+
+    source ──► pipeline ──► hub ──► connection
+               │      ▲
+               ▼      │ snapshots
+             store + cache
+
+The only file that knows every backend.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import Any
+
+import structlog
+
+from account_socket.cache.base import Cache
+from account_socket.cache.memory import MemoryCache
+from account_socket.errors import AccountSocketError, scrub_url
+from account_socket.hub.hub import Hub
+from account_socket.measures import measure_pipeline, measure_sources, measure_storage
+from account_socket.metrics import Metrics
+from account_socket.model import AccountUpdate, RawAccount, StoredState
+from account_socket.pipeline.ordering import Ordering
+from account_socket.pipeline.pipeline import Pipeline
+from account_socket.pipeline.retention import Retention
+from account_socket.pipeline.snapshots import Snapshots
+from account_socket.programs import load_programs
+from account_socket.server.limits import Limits
+from account_socket.server.listener import Listener
+from account_socket.server.readiness import Readiness
+from account_socket.settings import Settings
+from account_socket.sources.base import Datasource
+from account_socket.sources.rpc_http import RpcHttp
+from account_socket.sources.rpc_websocket import RpcWebSocket
+from account_socket.store.base import Store
+from account_socket.store.sqlite import SqliteStore
+
+SWITCH_INTERVAL = 0.0005
+"""Seconds. The writer thread gives the GIL back at each step; at Python's 5 ms a busy loop starves it."""
+COMMIT_SECONDS = 3.0
+GOODBYE_SECONDS = 2.0
+EXIT_SECONDS = 9.5
+"""A drain ends within 10 s, whatever hangs."""
+CLUSTER_CHECK_SECONDS = 5.0
+CLUSTER_RETRY_SECONDS = 10.0
+SOURCE_RESTART_SECONDS = 1.0
+
+log = structlog.get_logger("account_socket.service")
+
+
+async def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) -> None:
+    """
+    Run the server until SIGTERM or SIGINT, then drain.
+
+    Args:
+        on_ready: told the WebSocket URL once the port is open.
+    Raises:
+        SettingsError, WrongClusterError: exit 2. StoreError, OSError: exit 1.
+    """
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def drain() -> None:
+        stop.set()
+        _exit_after(EXIT_SECONDS)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, drain)
+    service = Service(settings)
+    try:
+        await service.start()
+        if on_ready is not None:
+            on_ready(service.url)
+        await service.run_until(stop)
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+class Service:
+    """One server: everything between the upstream's bytes and the clients' sockets."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._registry = load_programs()
+        self._store: Store = SqliteStore(settings.database_url, readers=settings.database_max_connections)
+        self._cache: Cache = MemoryCache(ttl=settings.cache_ttl_seconds)
+        self._rpcs = [
+            RpcHttp(
+                url,
+                max_rps=settings.rpc_max_rps,
+                name=f"rpc-{number}",
+                lookups_per_second=settings.rpc_lookups_per_second,
+                commitment=settings.commitment,
+            )
+            for number, url in enumerate(settings.rpc_http_urls)
+        ]
+        self.sources: Sequence[Datasource] = [
+            RpcWebSocket(
+                url,
+                name=f"rpc-{number}",
+                programs=list(self._registry.programs),
+                commitment=settings.commitment,
+                rpc=rpc,
+            )
+            for number, (url, rpc) in enumerate(zip(settings.rpc_url, self._rpcs, strict=True))
+        ]
+        self.metrics = Metrics()
+
+    async def start(self) -> None:
+        """Open the database, the cache and the port; what upstream says comes in `run_until`."""
+        settings = self._settings
+        identity = await self._store.open()
+        self._genesis_hash = identity.genesis_hash
+        self._ordering = Ordering(self._registry.programs, identity.next_id)
+        async for page in self._store.marks():
+            self._ordering.load(page)
+        await self._check_cluster(CLUSTER_CHECK_SECONDS)
+        self._cache = await _open_cache(settings)
+        self._snapshots = Snapshots(
+            ordering=self._ordering,
+            cache=self._cache,
+            store=self._store,
+            lookup=self._look_up if self._rpcs else None,
+        )
+        self.hub = Hub(schedule=asyncio.get_running_loop().call_soon, load=self._snapshots.load)
+        self.pipeline = Pipeline(
+            ordering=self._ordering,
+            registry=self._registry,
+            store=self._store,
+            publish=self.hub.publish,
+            keep=self._cache.put,
+            amend=self._amend,
+            last_created_at=identity.last_created_at,
+        )
+        self._snapshots.attach(self.hub, self.pipeline.admit)
+        self._retention = Retention(
+            self._store,
+            keep_days=settings.retention_days,
+            reserve_bytes=settings.disk_reserve_mb * 1024 * 1024,
+            write_history=self._write_history,
+        )
+        self.readiness = Readiness(
+            self.sources,
+            stale_after=settings.stale_after_seconds,
+            parts={"database": self._database_report, "cache": self._cache_report},
+        )
+        self._listener = Listener(
+            settings.websocket_host,
+            settings.websocket_port,
+            hub=self.hub,
+            epoch=identity.epoch,
+            readiness=self.readiness.report,
+            metrics=self.metrics,
+            limits=_limits(settings),
+        )
+        measure_sources(self.metrics, self.sources)
+        measure_pipeline(self.metrics, self.pipeline, self._ordering, self._snapshots)
+        measure_storage(self.metrics, self._store, self._cache)
+        await self._listener.start()
+        _warn_if_open(settings.websocket_host)
+        log.info("server started", url=self.url, database=settings.database_url, epoch=identity.epoch)
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        host = self._settings.websocket_host
+        return f"ws://{f'[{host}]' if ':' in host else host}:{self._listener.port}/ws"
+
+    # ---- joints --------------------------------------------------------------------------------------------
+
+    def _amend(self, update: AccountUpdate) -> None:
+        newest = self.hub.newest(update.pubkey)
+        if newest is not None and newest.id == update.id:
+            self.hub.remember(update.pubkey, StoredState(update.id, update.account_json))
+
+    def _write_history(self, writing: bool) -> None:
+        self.pipeline.history = writing
+
+    def _database_report(self) -> tuple[bool, dict[str, Any]]:
+        writing = self._retention.writing
+        return not self.pipeline.degraded and writing, {
+            "commits": not self.pipeline.degraded,
+            "history": writing,
+            "queued": self.pipeline.statistics()["queued"],
+        }
+
+    def _cache_report(self) -> tuple[bool, dict[str, Any]]:
+        return self._cache.available, {"kind": type(self._cache).__name__.removesuffix("Cache").lower()}
+
+    async def _look_up(self, pubkeys: Sequence[str]) -> list[RawAccount | None]:
+        _slot, accounts = await self._rpcs[0].get_multiple_accounts(pubkeys, budget=self._rpcs[0].lookups)
+        return accounts
+
+    # ---- tasks ---------------------------------------------------------------------------------------------
+
+    async def run_until(self, stop: asyncio.Event) -> None:
+        """Stream until `stop` is set, then drain within EXIT_SECONDS."""
+        sources = [asyncio.create_task(self._run_source(source)) for source in self.sources]
+        parts = [
+            asyncio.create_task(part)
+            for part in (self.pipeline.run(), self._snapshots.run(), self._retention.run(), self._know_cluster())
+        ]
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            done, _ = await asyncio.wait((stopped, *parts), return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            await self._drain(sources, parts)
+            stopped.cancel()
+
+    async def _run_source(self, source: Datasource) -> None:
+        while True:
+            try:
+                await source.run(self.pipeline.admit)
+            except Exception:
+                # A bug of ours; the others go on, and so does this one.
+                log.exception("datasource failed", source=source.name)
+            await asyncio.sleep(SOURCE_RESTART_SECONDS)
+
+    async def _check_cluster(self, seconds: float) -> bool:
+        """Bind the database to the node's cluster. False while no node answers. Raises WrongClusterError."""
+        for rpc in self._rpcs:
+            try:
+                async with asyncio.timeout(seconds):
+                    genesis_hash = await rpc.get_genesis_hash()
+            except (AccountSocketError, TimeoutError) as error:
+                log.warning("cluster not checked yet", node=repr(rpc), error=str(error) or "timed out")
+                return False
+            await self._store.bind(genesis_hash)
+            self._genesis_hash = genesis_hash
+        return True
+
+    async def _know_cluster(self) -> None:
+        """Check the cluster as soon as every node answers; another cluster's ends the process."""
+        known = await self._check_cluster(CLUSTER_CHECK_SECONDS)
+        while not known:
+            await asyncio.sleep(CLUSTER_RETRY_SECONDS)
+            known = await self._check_cluster(CLUSTER_CHECK_SECONDS)
+        await asyncio.Event().wait()
+
+    async def _drain(self, sources: Iterable[asyncio.Task[None]], parts: Iterable[asyncio.Task[None]]) -> None:
+        log.info("draining")
+        self.readiness.draining = True
+        await self._listener.stop_accepting()
+        await _cancel(sources)
+        drained = await self.pipeline.drain(COMMIT_SECONDS)
+        await self._listener.drain(GOODBYE_SECONDS)
+        await _cancel(parts)
+        await self._cache.close()
+        await self._store.close(next_id=self._ordering.next_id if drained else None)
+        for rpc in self._rpcs:
+            await rpc.close()
+        log.info("server stopped", clean=drained)
+
+
+async def _open_cache(settings: Settings) -> Cache:
+    if settings.redis_url.startswith("memory:"):
+        return MemoryCache(ttl=settings.cache_ttl_seconds)
+    from account_socket.cache.redis import RedisCache  # noqa: PLC0415  (start-up without Redis is faster)
+
+    cache: Cache = RedisCache(settings.redis_url, ttl=settings.cache_ttl_seconds)
+    await cache.open()
+    if not settings.redis_url_given and not cache.available:
+        await cache.close()
+        log.info("no Redis there, using the embedded cache", url=scrub_url(settings.redis_url))
+        cache = MemoryCache(ttl=settings.cache_ttl_seconds)
+        await cache.open()
+    return cache
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        max_connections=settings.max_connections,
+        max_connections_per_ip=settings.max_connections_per_ip,
+        allowed_origins=settings.allowed_origins,
+        max_subscriptions=settings.max_subscriptions,
+        max_requests_per_second=settings.max_requests_per_second,
+        outbox_max_bytes=settings.outbox_max_bytes,
+        slow_consumer_seconds=settings.slow_consumer_seconds,
+    )
+
+
+def _warn_if_open(host: str) -> None:
+    with suppress(ValueError):
+        if host == "localhost" or ip_address(host).is_loopback:
+            return
+    log.warning("anybody who reaches this address can subscribe", host=host, hint="put it behind a proxy that asks")
+
+
+def _exit_after(seconds: float) -> None:
+    """End the process after `seconds` even if a thread hangs in a system call."""
+    timer = threading.Timer(seconds, os._exit, (0,))
+    timer.daemon = True
+    timer.start()
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,56 @@
+"""What every datasource is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from account_socket.model import RawAccount
+
+Deliver = Callable[[list[RawAccount]], Awaitable[None]]
+"""Takes a batch of what has arrived, in arrival order; returns when there is room for more (backpressure)."""
+
+
+@dataclass
+class SourceStatus:
+    """
+    What a datasource says of itself; read by /readyz and /metrics, written by the source alone.
+
+    Attributes:
+        connected: subscribed, and slots are arriving.
+        tip_slot: the newest slot that slotSubscribe or getSlot confirmed, or None before the first.
+        tip_at: `time.monotonic()` seconds when `tip_slot` last grew, or None.
+        last_error: the newest reason for a lost connection, scrubbed of secrets, or "".
+        odd: how many odd frames were survived, by kind (a short snake_case word).
+    """
+
+    connected: bool = False
+    tip_slot: int | None = None
+    tip_at: float | None = None
+    last_update_slot: int | None = None
+    reconnects: int = 0
+    notifications: int = 0
+    last_error: str = ""
+    odd: Counter[str] = field(default_factory=Counter)
+
+
+class Datasource(ABC):
+    """
+    One upstream.
+
+    Attributes:
+        name: short, unique among the datasources of a process, without secrets (`rpc-0`).
+    """
+
+    name: str
+    status: SourceStatus
+
+    @abstractmethod
+    async def run(self, deliver: Deliver) -> None:
+        """
+        Deliver account states until cancelled, reconnecting for ever.
+
+        Each batch holds what had arrived, in arrival order; it is bounded in number and bytes.
+        """

@@ -1,0 +1,101 @@
+"""What an HTTP answer of a node means: a result, or an RpcError that says whether to try again. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import msgspec
+
+from account_socket.errors import RpcError
+from account_socket.sources.account_json import show
+
+MAX_RETRY_AFTER_SECONDS = 30.0
+
+_OK = 200
+_RETRY_STATUS = frozenset({429, 502, 503, 504})
+_FINAL_STATUS = frozenset({400, 401, 403})
+_RETRY_CODES = frozenset({-32004, -32005, -32014, -32016, -32029, -32429, -32603})
+"""Block not available, node unhealthy, status not yet, slot not reached, rate limits, internal (Agave, providers)."""
+
+_HINTS = {
+    401: "the node wants another key: check RPC_HTTP_URL",
+    403: "the node refuses this key or address: check RPC_HTTP_URL",
+    404: "is RPC_HTTP_URL the JSON-RPC address, with its path?",
+    429: "the node limits requests: lower RPC_MAX_RPS or RPC_LOOKUPS_PER_SECOND",
+}
+
+_decode = msgspec.json.Decoder().decode
+
+
+def read_answer(
+    status: int, body: bytes, request_id: int, *, retry_after: float | None, scrub: Callable[[str], str]
+) -> Any:
+    """
+    Return the `result` of a JSON-RPC answer; it may be None.
+
+    Args:
+        status, body: of the HTTP response; whatever bytes.
+        request_id: the id the answer must carry.
+        retry_after: seconds, as `parse_retry_after` gives them.
+        scrub: cleans what the node wrote, which may repeat the key.
+    Raises:
+        RpcError: code is the JSON-RPC code, the HTTP status, or 0 for an answer that makes no sense.
+    """
+    answer = _parse(body)
+    error = answer.get("error") if isinstance(answer, dict) else None
+    if error is not None:
+        fields = error if isinstance(error, dict) else {"message": error}
+        code, text = fields.get("code"), fields.get("message")
+        code = code if type(code) is int else (status if status != _OK else 0)
+        message = scrub(text if isinstance(text, str) else show(text))
+        retryable = status not in _FINAL_STATUS and (status in _RETRY_STATUS or code in _RETRY_CODES)
+        raise RpcError(
+            f"the node answered error {code}: {message}",
+            code=code,
+            retryable=retryable,
+            retry_after=retry_after,
+            hint=_HINTS.get(status, ""),
+        )
+    if status != _OK:
+        raise RpcError(
+            f"the node answered HTTP {status}",
+            code=status,
+            retryable=status in _RETRY_STATUS,
+            retry_after=retry_after,
+            hint=_HINTS.get(status, ""),
+        )
+    if not isinstance(answer, dict) or "result" not in answer:
+        raise nonsense(f"the node answered no JSON-RPC: {scrub(show(body[:60].decode(errors='replace')))}")
+    if type(answer.get("id")) is not int or answer["id"] != request_id:
+        raise nonsense("the node answered another request")
+    return answer["result"]
+
+
+def nonsense(message: str) -> RpcError:
+    """Return the error for an answer that makes no sense; asking again would bring the same."""
+    return RpcError(message, code=0, retryable=False)
+
+
+def parse_retry_after(value: str | None, now: datetime | None = None) -> float | None:
+    """Return the seconds of a Retry-After header (seconds, or an HTTP date), 0 … 30; None for none or nonsense."""
+    if not value:
+        return None
+    if value.isascii() and value.isdigit():
+        seconds = float(value[:9])
+    else:
+        try:
+            at = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        seconds = ((at if at.tzinfo else at.replace(tzinfo=UTC)) - (now or datetime.now(UTC))).total_seconds()
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        return _decode(body)
+    except (ValueError, RecursionError):
+        return None

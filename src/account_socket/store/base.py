@@ -1,0 +1,85 @@
+"""What every store is: the history of all updates and the newest state of each account."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from account_socket.model import AccountUpdate, Mark, StoredState
+
+ID_BLOCK = 100_000
+"""Ids are reserved durably in blocks of this size; an unclean start skips to the end of the block."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """
+    Who a database is, read when it is opened.
+
+    Attributes:
+        epoch: names the database's life; ids compare only within one epoch.
+        genesis_hash: the cluster it belongs to, or None while it belongs to none.
+        next_id: the first id that was never used.
+        last_created_at: the newest `created_at` stored, or "".
+    """
+
+    epoch: str
+    genesis_hash: str | None
+    next_id: int
+    last_created_at: str
+
+
+class Store(ABC):
+    """
+    Backends differ in SQL, never in policy. Driver errors leave as `StoreError`, `from` the driver's.
+
+    One task appends; any number may read at the same time.
+    """
+
+    @abstractmethod
+    async def open(self) -> Identity:
+        """Create or migrate the tables, adopt a seed-made database, and return who it is. Raises StoreError."""
+
+    @abstractmethod
+    async def bind(self, genesis_hash: str) -> None:
+        """Bind the database to a cluster, once. Raises WrongClusterError, naming both, if it has another."""
+
+    @abstractmethod
+    def marks(self) -> AsyncIterator[list[tuple[str, Mark]]]:
+        """Yield (pubkey, mark) of every account's newest state, in pages."""
+
+    @abstractmethod
+    async def append(self, updates: Sequence[AccountUpdate], *, history: bool = True) -> list[AccountUpdate]:
+        """
+        Commit a group in one transaction: a row each, and each account's newest state.
+
+        Ids grow within and across groups. Before ids beyond the reserved block are committed, the next block is
+        reserved durably (fsync). Appending an id again changes nothing. `history=False` writes only the state.
+
+        Returns:
+            The updates the database refused for their content, found by bisecting; all others are committed.
+        Raises:
+            StoreError: nothing of the group was committed, as far as is known; the same call may be repeated.
+        """
+
+    @abstractmethod
+    async def states(self, pubkeys: Sequence[str]) -> dict[str, StoredState]:
+        """Return the newest state of those of `pubkeys` that have one. Raises StoreError."""
+
+    @abstractmethod
+    async def prune(self, *, before: str, limit: int) -> int:
+        """Delete at most `limit` of the oldest history rows created before `before`; return how many went."""
+
+    @abstractmethod
+    async def close(self, *, next_id: int | None) -> None:
+        """Let go. `next_id` after a clean stop gives the unused rest of the id block back. Idempotent."""
+
+    @abstractmethod
+    def statistics(self) -> dict[str, float]:
+        """Return counters and sizes: rows, commits, commit_seconds, last_group, wal_bytes, queued."""
+
+    @property
+    @abstractmethod
+    def free_bytes(self) -> int | None:
+        """Free space where the database lies, or None where that has no meaning."""

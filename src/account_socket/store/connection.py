@@ -1,0 +1,40 @@
+"""How the connections to a SQLite file are set up."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+BUSY_SECONDS = 2.0
+"""How long a statement waits for another process's lock; below the time that closing may take."""
+
+
+def connect_writer(path: Path, *, create: bool) -> sqlite3.Connection:
+    """Open for writing; checkpoints are the Checkpointer's, not this connection's. Raises sqlite3.Error."""
+    connection = _connect(path, "rwc" if create else "rw")
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_reader(path: Path) -> sqlite3.Connection:
+    """Open for reading only. Raises sqlite3.Error."""
+    connection = _connect(path, "rw")
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"file:{quote(str(path))}?mode={mode}",
+        uri=True,
+        timeout=BUSY_SECONDS,
+        isolation_level=None,  # transactions are begun where they are meant
+        check_same_thread=False,  # one worker after another may use it; never two at once
+    )

@@ -1,0 +1,158 @@
+"""Account updates as rows of the SQLite tables, and back."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from itertools import chain
+
+from account_socket.model import AccountUpdate, Mark, StoredState, encode_account
+
+FORMAT = 1
+"""What `account_updates.format` says of the rows written here; rows that were there before have 0."""
+
+MAX_ROWS = 64
+"""Rows per statement. A thread that shares the interpreter with a busy event loop waits for it after each
+statement, so a group is written in few of them: powers of two, which stay prepared."""
+
+_INSERT_UPDATE = """
+INSERT INTO account_updates
+ (id, pubkey, slot, account_type, owner, lamports, data_json, created_at, prev_id, format)
+VALUES {rows}
+ON CONFLICT (id) DO NOTHING
+"""
+
+_UPSERT_STATE = """
+INSERT INTO account_state
+ (pubkey, id, prev_id, slot, write_version, hash, account_type, owner, lamports,
+  executable, rent_epoch, created_at, closed, data_json, raw)
+VALUES {rows}
+ON CONFLICT (pubkey) DO UPDATE SET
+ id = excluded.id, prev_id = excluded.prev_id, slot = excluded.slot, write_version = excluded.write_version,
+ hash = excluded.hash, account_type = excluded.account_type, owner = excluded.owner,
+ lamports = excluded.lamports, executable = excluded.executable, rent_epoch = excluded.rent_epoch,
+ created_at = excluded.created_at, closed = excluded.closed, data_json = excluded.data_json, raw = excluded.raw
+WHERE excluded.id > account_state.id
+"""
+
+SELECT_STATES = """
+SELECT pubkey, id, slot, account_type, owner, lamports, CAST(data_json AS BLOB), created_at, prev_id, closed
+FROM account_state WHERE pubkey IN ({marks})
+"""
+
+SELECT_MARKS = """
+SELECT rowid, pubkey, id, slot, write_version, hash, account_type
+FROM account_state WHERE rowid > ? ORDER BY rowid LIMIT ?
+"""
+
+Row = tuple[object, ...]
+
+
+def _by_size(sql: str, row: str) -> dict[int, str]:
+    sizes = [2**power for power in range(MAX_ROWS.bit_length())]
+    return {size: sql.format(rows=",".join([row] * size)) for size in sizes}
+
+
+INSERT_UPDATES = _by_size(_INSERT_UPDATE, f"(?,?,?,?,?,?,?,?,?,{FORMAT})")
+_UPSERT_STATES = _by_size(_UPSERT_STATE, "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)")
+
+
+def insert_updates(connection: sqlite3.Connection, updates: Sequence[AccountUpdate]) -> None:
+    """Add a row each; an id that is there already stays as it is. Raises sqlite3.Error, UnicodeError."""
+    write_rows(connection, INSERT_UPDATES, update_rows(updates))
+
+
+def upsert_states(connection: sqlite3.Connection, updates: Sequence[AccountUpdate]) -> None:
+    """Keep the update of the highest id of each account. Raises sqlite3.Error, UnicodeError."""
+    write_rows(connection, _UPSERT_STATES, state_rows(updates))
+
+
+def write_rows(connection: sqlite3.Connection, statements: dict[int, str], rows: list[Row]) -> None:
+    """Execute `statements` (by number of rows) with `rows`, in as few of them as can be."""
+    start = 0
+    while start < len(rows):
+        size = min(MAX_ROWS, 1 << ((len(rows) - start).bit_length() - 1))
+        connection.execute(statements[size], list(chain.from_iterable(rows[start : start + size])))
+        start += size
+
+
+def update_rows(updates: Sequence[AccountUpdate]) -> list[Row]:
+    """Return the rows of `account_updates`. Raises UnicodeError for a `data_json` that is not UTF-8."""
+    return [
+        (
+            update.id,
+            update.pubkey,
+            update.slot,
+            update.account_type,
+            update.owner,
+            update.lamports,
+            update.data_json.decode(),
+            update.created_at,
+            update.prev_id,
+        )
+        for update in updates
+    ]
+
+
+def state_rows(updates: Sequence[AccountUpdate]) -> list[Row]:
+    """Return the rows of `account_state`: one row per account, its update of the highest id."""
+    newest: dict[str, AccountUpdate] = {}
+    for update in updates:
+        known = newest.get(update.pubkey)
+        if known is None or update.id > known.id:
+            newest[update.pubkey] = update
+    return [
+        (
+            update.pubkey,
+            update.id,
+            update.prev_id,
+            update.slot,
+            update.write_version,
+            update.content_hash,
+            update.account_type,
+            update.owner,
+            update.lamports,
+            update.executable,
+            str(update.rent_epoch),
+            update.created_at,
+            update.closed,
+            update.data_json.decode(),
+            update.data,
+        )
+        for update in newest.values()
+    ]
+
+
+def select_states(connection: sqlite3.Connection, pubkeys: Sequence[str]) -> dict[str, StoredState]:
+    """Return the newest state of those of `pubkeys` (at most SQLite's 32,766 parameters) that have one."""
+    sql = SELECT_STATES.format(marks=",".join("?" * len(pubkeys)))
+    found = {}
+    for pubkey, id_, slot, type_, owner, lamports, data_json, created_at, prev_id, closed in connection.execute(
+        sql, pubkeys
+    ).fetchall():
+        account_json = encode_account(
+            id=id_,
+            pubkey=pubkey,
+            slot=slot,
+            account_type=type_,
+            owner=owner,
+            lamports=lamports,
+            data_json=data_json,
+            created_at=created_at,
+            prev_id=prev_id,
+            closed=bool(closed),
+        )
+        found[pubkey] = StoredState(id_, account_json)
+    return found
+
+
+def select_marks(
+    connection: sqlite3.Connection, after: int, limit: int
+) -> tuple[int, list[tuple[str, Mark]]]:
+    """Return the page after row `after`, and the row to go on after."""
+    rows = connection.execute(SELECT_MARKS, (after, limit)).fetchall()
+    marks = [
+        (pubkey, Mark(id_, slot, write_version, hash_, type_))
+        for _, pubkey, id_, slot, write_version, hash_, type_ in rows
+    ]
+    return (rows[-1][0] if rows else after), marks

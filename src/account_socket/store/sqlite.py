@@ -1,0 +1,223 @@
+"""The store in a SQLite file."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from account_socket.errors import StoreError
+from account_socket.model import AccountUpdate, Mark, StoredState
+from account_socket.store.base import Identity, Store
+from account_socket.store.checkpoint import Checkpointer
+from account_socket.store.connection import connect_reader, connect_writer
+from account_socket.store.rows import select_marks, select_states
+from account_socket.store.schema import prepare
+from account_socket.store.url import SqliteUrl, parse_database_url
+from account_socket.store.worker import Jobs, Worker
+from account_socket.store.writer import Writer, truncate_wal
+
+CLOSE_SECONDS = 3.0
+"""A database that hangs is left alone after this time; its threads are daemons."""
+
+IDLE_SECONDS = 1.0
+"""So long without an append, and the writer cuts the WAL to nothing."""
+
+MAX_WAL_BYTES = 256 * 2**20
+"""Above this the writer cuts the WAL in the midst of work."""
+
+MARKS_PAGE = 1_000
+STATES_PAGE = 200
+PRUNE_BATCH = 500
+
+
+class SqliteStore(Store):
+    """
+    One writing thread, a checkpointing thread, and up to `readers` reading threads, each with its connection.
+
+    Where the event loop is busy, the writer waits up to the interpreter's switch interval after each SQL step:
+    whoever runs the loop calls `sys.setswitchinterval(0.0005)`.
+
+    A lock file beside the database (`account.db.lock`) keeps a second server off: both would give out the same ids.
+    """
+
+    def __init__(self, database: str | Path, *, readers: int = 10) -> None:
+        """
+        Name the database: a URL (see `parse_database_url`) or a path. Nothing is opened yet.
+
+        Raises:
+            SettingsError: the URL does not fit.
+        """
+        is_url = isinstance(database, str) and ":" in database
+        url = parse_database_url(str(database)) if is_url else SqliteUrl(Path(database))
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        if url.path is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="account-socket-")
+            url = SqliteUrl(Path(self._temporary.name) / "memory.db")
+        assert url.path is not None  # noqa: S101  (for the type checker)
+        self._path = url.path
+        self._mode = url.mode
+        self._max_readers = max(1, readers)
+        self._writing = Jobs()
+        self._reading = Jobs()
+        self._writer = Writer()
+        self._writer_thread: Worker | None = None
+        self._readers: list[Worker] = []
+        self._checkpointer: Checkpointer | None = None
+        self._lock: int | None = None
+        self._closed = False
+
+    @property
+    def path(self) -> Path:
+        """Where the database lies."""
+        return self._path
+
+    async def open(self) -> Identity:
+        if self._mode == "ro":
+            raise StoreError(
+                f"database {self._path} is opened for reading only", hint="leave mode=ro out of DATABASE_URL"
+            )
+        self._writer_thread = Worker(
+            self._writing,
+            self._path,
+            partial(connect_writer, self._path, create=self._mode == "rwc"),
+            name="store-writer",
+            idle=truncate_wal,
+            idle_seconds=IDLE_SECONDS,
+        )
+        identity = await self._writing.submit(self._prepare)
+        self._checkpointer = Checkpointer(self._path, partial(connect_writer, self._path, create=False))
+        return identity
+
+    def _prepare(self, connection: sqlite3.Connection) -> Identity:
+        self._take_lock()
+        identity = prepare(connection, self._path)
+        self._writer.reserved = identity.next_id
+        return identity
+
+    def _take_lock(self) -> None:
+        if self._lock is not None:
+            return
+        name = self._path.with_name(self._path.name + ".lock")
+        try:
+            lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StoreError(f"lock file {name}: {error.strerror}", hint="make its directory writable") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            raise StoreError(
+                f"database {self._path} is in use by another server", hint="stop it, or name another database"
+            ) from error
+        self._lock = lock
+
+    async def bind(self, genesis_hash: str) -> None:
+        await self._writing.submit(lambda connection: self._writer.bind(connection, genesis_hash))
+
+    async def marks(self) -> AsyncIterator[list[tuple[str, Mark]]]:
+        after = 0
+        while True:
+            after, page = await self._read().submit(partial(select_marks, after=after, limit=MARKS_PAGE))
+            if not page:
+                return
+            yield page
+
+    async def append(self, updates: Sequence[AccountUpdate], *, history: bool = True) -> list[AccountUpdate]:
+        if not updates:
+            return []
+        group = tuple(updates)
+        return await self._writing.submit(lambda connection: self._append(connection, group, history=history))
+
+    def _append(
+        self, connection: sqlite3.Connection, group: tuple[AccountUpdate, ...], *, history: bool
+    ) -> list[AccountUpdate]:
+        refused = self._writer.append(connection, group, history=history)
+        checkpointer = self._checkpointer
+        if checkpointer is not None and checkpointer.wal_bytes > MAX_WAL_BYTES:
+            checkpointer.wal_bytes = 0  # once until it is measured again
+            truncate_wal(connection)
+        return refused
+
+    async def states(self, pubkeys: Sequence[str]) -> dict[str, StoredState]:
+        found: dict[str, StoredState] = {}
+        for start in range(0, len(pubkeys), STATES_PAGE):
+            page = tuple(pubkeys[start : start + STATES_PAGE])
+            found |= await self._read().submit(partial(select_states, pubkeys=page))
+        return found
+
+    def _read(self) -> Jobs:
+        """Return the readers' queue, with one more reader where all are busy."""
+        if len(self._readers) < self._max_readers and len(self._reading) >= len(self._readers):
+            self._readers.append(
+                Worker(self._reading, self._path, partial(connect_reader, self._path), name="store-reader")
+            )
+        return self._reading
+
+    async def prune(self, *, before: str, limit: int) -> int:
+        pruned = 0
+        while pruned < limit:
+            batch = min(PRUNE_BATCH, limit - pruned)
+            count = await self._writing.submit(partial(self._writer.prune, before=before, limit=batch))
+            pruned += count
+            if count < batch:
+                break
+        return pruned
+
+    async def close(self, *, next_id: int | None) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        deadline = asyncio.get_running_loop().time() + CLOSE_SECONDS
+        if self._checkpointer is not None:
+            self._checkpointer.end()
+        self._reading.end(len(self._readers))
+        if self._writer_thread is not None:
+            with suppress(StoreError, TimeoutError):
+                async with asyncio.timeout_at(deadline):
+                    await self._writing.submit(lambda connection: self._finish(connection, next_id))
+            self._writing.end()
+        while self._threads_alive() and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.005)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def _finish(self, connection: sqlite3.Connection, next_id: int | None) -> None:
+        if next_id is not None and self._lock is not None:
+            self._writer.release(connection, next_id)
+        truncate_wal(connection)
+
+    def _threads_alive(self) -> bool:
+        threads = [*self._readers, self._writer_thread, self._checkpointer]
+        return any(thread is not None and thread.alive for thread in threads)
+
+    def statistics(self) -> dict[str, float]:
+        totals = self._writer.totals
+        checkpointer = self._checkpointer
+        return {
+            "rows": totals.rows,
+            "refused": totals.refused,
+            "pruned": totals.pruned,
+            "commits": totals.commits,
+            "commit_seconds": totals.commit_seconds,
+            "last_commit_seconds": totals.last_commit_seconds,
+            "last_group": totals.last_group,
+            "queued": len(self._writing),
+            "readers": len(self._readers),
+            "wal_bytes": checkpointer.wal_bytes if checkpointer else 0,
+            "database_bytes": checkpointer.database_bytes if checkpointer else 0,
+            "reusable_bytes": checkpointer.reusable_bytes if checkpointer else 0,
+        }
+
+    @property
+    def free_bytes(self) -> int | None:
+        return self._checkpointer.free_bytes if self._checkpointer else None

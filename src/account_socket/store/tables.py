@@ -1,0 +1,56 @@
+"""The tables, once for every database engine. Migrations make them; a test compares the two."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
+
+metadata = MetaData()
+
+_Id = BigInteger().with_variant(Integer, "sqlite")
+
+account_updates = Table(
+    "account_updates",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("pubkey", Text, nullable=False),
+    Column("slot", _Id, nullable=False),
+    Column("account_type", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("lamports", _Id, nullable=False),
+    Column("data_json", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("prev_id", _Id),
+    Column("format", Integer, nullable=False, server_default="0"),
+    Index("account_updates_pubkey", "pubkey"),
+    sqlite_autoincrement=True,
+)
+"""One row per update. `format` 1 is written by this program, 0 was there before it."""
+
+account_state = Table(
+    "account_state",
+    metadata,
+    Column("pubkey", Text, primary_key=True),
+    Column("id", _Id, nullable=False),
+    Column("prev_id", _Id),
+    Column("slot", _Id, nullable=False),
+    Column("write_version", _Id, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("account_type", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("lamports", _Id, nullable=False),
+    Column("executable", Integer, nullable=False),
+    Column("rent_epoch", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("closed", Integer, nullable=False),
+    Column("data_json", Text, nullable=False),
+    Column("raw", LargeBinary, nullable=False),
+)
+"""The newest state of each account; small columns first, so that reading them touches no overflow page."""
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+"""epoch, genesis_hash, id_reserved (every id below it may have been used), adopted_at."""

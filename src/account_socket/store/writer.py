@@ -1,0 +1,175 @@
+"""What the one writing connection of a SQLite database does: append, reserve ids, bind, prune, truncate the WAL."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+
+from account_socket.errors import WrongClusterError
+from account_socket.model import AccountUpdate
+from account_socket.store.base import ID_BLOCK
+from account_socket.store.rows import insert_updates, upsert_states
+from account_socket.store.sqlite_errors import REFUSED
+
+_PUT_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+
+_OLDEST = """
+SELECT max(id) FROM (
+ SELECT id, CASE format WHEN 0
+   THEN min(coalesce(strftime('%Y-%m-%dT%H:%M:%fZ', created_at), :adopted_at), :adopted_at)
+   ELSE created_at END AS created
+ FROM account_updates ORDER BY id LIMIT :limit)
+WHERE created < :before
+"""
+"""The end of the oldest rows to go. An adopted row without a readable time is as old as its adoption."""
+
+
+@dataclass
+class Totals:
+    """What was done since the start; written by the writer's thread, read by anyone."""
+
+    rows: int = 0
+    refused: int = 0
+    pruned: int = 0
+    commits: int = 0
+    commit_seconds: float = 0.0
+    last_commit_seconds: float = 0.0
+    last_group: int = 0
+
+
+class Writer:
+    """
+    The state of the writing connection; every method runs in the writer's thread and takes its connection.
+
+    Attributes:
+        reserved: every id below it may be committed without reserving anew.
+    """
+
+    def __init__(self) -> None:
+        self.totals = Totals()
+        self.reserved = 0
+
+    def append(
+        self, connection: sqlite3.Connection, updates: Sequence[AccountUpdate], *, history: bool
+    ) -> list[AccountUpdate]:
+        """Commit `updates` in one transaction; return those refused for their content. Raises sqlite3.Error."""
+        started = perf_counter()
+        beyond = max(update.id for update in updates) + 1
+        reserve = beyond > self.reserved
+        refused: list[AccountUpdate] = []
+        try:
+            with _transaction(connection, durable=reserve):
+                if reserve:
+                    connection.execute(_PUT_META, ("id_reserved", str(beyond + ID_BLOCK)))
+                _insert(connection, updates, history=history)
+        except REFUSED:
+            with _transaction(connection, durable=reserve):
+                if reserve:
+                    connection.execute(_PUT_META, ("id_reserved", str(beyond + ID_BLOCK)))
+                refused = _bisect(connection, updates, history=history)
+        if reserve:
+            self.reserved = beyond + ID_BLOCK
+        self._count(len(updates) - len(refused), len(refused), perf_counter() - started)
+        return refused
+
+    def _count(self, rows: int, refused: int, seconds: float) -> None:
+        totals = self.totals
+        totals.rows += rows
+        totals.refused += refused
+        totals.commits += 1
+        totals.commit_seconds += seconds
+        totals.last_commit_seconds = seconds
+        totals.last_group = rows
+
+    def release(self, connection: sqlite3.Connection, next_id: int) -> None:
+        """Give the ids from `next_id` on back. Raises sqlite3.Error."""
+        if next_id < self.reserved:
+            with _transaction(connection, durable=True):
+                connection.execute(_PUT_META, ("id_reserved", str(next_id)))
+            self.reserved = next_id
+
+    def bind(self, connection: sqlite3.Connection, genesis_hash: str) -> None:
+        """Keep the cluster's genesis hash. Raises WrongClusterError if there is another."""
+        with _transaction(connection, durable=True):
+            connection.execute(
+                "INSERT INTO meta VALUES ('genesis_hash', ?) ON CONFLICT DO NOTHING", (genesis_hash,)
+            )
+            (kept,) = connection.execute("SELECT value FROM meta WHERE key = 'genesis_hash'").fetchone()
+        if kept != genesis_hash:
+            raise WrongClusterError(
+                f"the database belongs to the cluster with genesis hash {kept}, the node to {genesis_hash}",
+                hint="name another database, or a node of that cluster",
+            )
+
+    def prune(self, connection: sqlite3.Connection, before: str, limit: int) -> int:
+        """Delete the oldest rows created before `before`, at most `limit`; return how many. Raises sqlite3.Error."""
+        with _transaction(connection):
+            adopted = connection.execute("SELECT value FROM meta WHERE key = 'adopted_at'").fetchone()
+            (last,) = connection.execute(
+                _OLDEST, {"before": before, "limit": limit, "adopted_at": adopted[0] if adopted else ""}
+            ).fetchone()
+            if last is None:
+                return 0
+            pruned = connection.execute("DELETE FROM account_updates WHERE id <= ?", (last,)).rowcount
+        self.totals.pruned += pruned
+        return pruned
+
+
+def truncate_wal(connection: sqlite3.Connection) -> None:
+    """Copy the WAL into the database and cut it to nothing; leave it when a reader is in the way."""
+    (patience,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    connection.execute("PRAGMA busy_timeout = 20")
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {patience}")
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, *, durable: bool = False) -> Iterator[None]:
+    """BEGIN IMMEDIATE … COMMIT, or ROLLBACK when an exception passes; `durable` waits for the disk."""
+    if durable:
+        connection.execute("PRAGMA synchronous = FULL")
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.rollback()
+            raise
+    finally:
+        if durable:
+            connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _insert(connection: sqlite3.Connection, updates: Sequence[AccountUpdate], *, history: bool) -> None:
+    if history:
+        insert_updates(connection, updates)
+    upsert_states(connection, updates)
+
+
+def _bisect(
+    connection: sqlite3.Connection, updates: Sequence[AccountUpdate], *, history: bool
+) -> list[AccountUpdate]:
+    """Insert what the database takes and return the rest, halving until the rest stands alone."""
+    connection.execute("SAVEPOINT bisect")
+    try:
+        _insert(connection, updates, history=history)
+    except REFUSED:
+        connection.execute("ROLLBACK TO bisect")
+        connection.execute("RELEASE bisect")
+    else:
+        connection.execute("RELEASE bisect")
+        return []
+    if len(updates) == 1:
+        return list(updates)
+    middle = len(updates) // 2
+    return [
+        *_bisect(connection, updates[:middle], history=history),
+        *_bisect(connection, updates[middle:], history=history),
+    ]

@@ -1,0 +1,283 @@
+"""The pipeline on a real database that is locked, slow or full, and the snapshots beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from account_socket.cache.memory import MemoryCache
+from account_socket.errors import SourceError
+from account_socket.hub.hub import Hub
+from account_socket.hub.outbox import Outbox
+from account_socket.model import SYSTEM_PROGRAM, AccountUpdate, Origin, RawAccount
+from account_socket.pipeline.ordering import Ordering
+from account_socket.pipeline.pipeline import Pipeline
+from account_socket.pipeline.snapshots import Snapshots
+from account_socket.programs import load_programs
+from account_socket.store.sqlite import SqliteStore
+from tests.samples import KEY_A, KEY_B, raw
+from tests.waiting import until
+
+REGISTRY = load_programs()
+
+
+@dataclass
+class Node:
+    """Stands where the RPC client is called: what getMultipleAccounts would say."""
+
+    accounts: dict[str, RawAccount] = field(default_factory=dict)
+    asked: list[list[str]] = field(default_factory=list)
+    fails: bool = False
+
+    async def look_up(self, pubkeys: Sequence[str]) -> list[RawAccount | None]:
+        self.asked.append(list(pubkeys))
+        if self.fails:
+            raise SourceError("the node is away", retryable=True)
+        return [self.accounts.get(pubkey) for pubkey in pubkeys]
+
+
+@dataclass
+class Rig:
+    store: SqliteStore
+    ordering: Ordering
+    pipeline: Pipeline
+    hub: Hub
+    cache: MemoryCache
+    node: Node
+    published: list[AccountUpdate]
+
+    def subscribe(self, *pubkeys: str) -> Subscriber:
+        return Subscriber(self.hub, pubkeys)
+
+
+class Subscriber:
+    def __init__(self, hub: Hub, pubkeys: Sequence[str]) -> None:
+        self.messages: list[dict[str, Any]] = []
+        self.acks: list[tuple[list[str], list[str]]] = []
+        self.outbox = Outbox(self.flush)
+        hub.subscribe(self.outbox, pubkeys, lambda found, foreign: self.acks.append((found, foreign)))
+
+    def flush(self) -> None:
+        for frame in self.outbox.take(writable=True):
+            self.messages.append(json.loads(frame[frame.index(b"{") :]))
+
+
+@asynccontextmanager
+async def rig(database: Path, *, patience: float = 0.3) -> AsyncIterator[Rig]:
+    store = SqliteStore(database)
+    identity = await store.open()
+    ordering = Ordering(REGISTRY.programs, identity.next_id)
+    async for page in store.marks():
+        ordering.load(page)
+    cache = MemoryCache(ttl=3600)
+    node = Node()
+    published: list[AccountUpdate] = []
+    snapshots = Snapshots(
+        ordering=ordering,
+        cache=cache,
+        store=store,
+        lookup=node.look_up,
+        patience=patience,
+    )
+    hub = Hub(schedule=asyncio.get_running_loop().call_soon, load=snapshots.load)
+
+    def publish(update: AccountUpdate) -> None:
+        published.append(update)
+        hub.publish(update)
+
+    pipeline = Pipeline(
+        ordering=ordering,
+        registry=REGISTRY,
+        store=store,
+        publish=publish,
+        keep=cache.put,
+        amend=lambda _: None,
+        last_created_at=identity.last_created_at,
+        patience=patience,
+    )
+    snapshots.attach(hub, pipeline.admit)
+    tasks = [asyncio.ensure_future(pipeline.run()), asyncio.ensure_future(snapshots.run())]
+    try:
+        yield Rig(store, ordering, pipeline, hub, cache, node, published)
+    finally:
+        drained = await pipeline.drain(1.0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await store.close(next_id=ordering.next_id if drained else None)
+
+
+def rows(database: Path) -> list[tuple[int, str, str]]:
+    connection = sqlite3.connect(database)
+    try:
+        return connection.execute("SELECT id, pubkey, data_json FROM account_updates ORDER BY id").fetchall()
+    finally:
+        connection.close()
+
+
+def public_id(update: AccountUpdate) -> int | None:
+    return json.loads(update.account_json)["id"]
+
+
+async def test_what_is_published_is_in_the_database_already(tmp_path: Path) -> None:
+    """At the moment an update is published its row can be read by another process's connection."""
+    database = tmp_path / "account.db"
+    async with rig(database) as here:
+        seen: list[bool] = []
+        here.hub.publish = lambda update: seen.append(  # type: ignore[method-assign]
+            update.id in {row[0] for row in rows(database)}
+        )
+        for slot in range(1, 6):
+            await here.pipeline.admit([raw(slot=slot, data=b"x%d" % slot)])
+            await asyncio.sleep(0)
+        await until(lambda: len(here.published) == 5)
+        assert seen == [True] * 5
+
+
+async def test_a_locked_database_delays_then_degrades_and_nothing_is_lost(tmp_path: Path) -> None:
+    """While locked for longer than patience, updates go on with id null; then all rows come, ids as allotted."""
+    database = tmp_path / "account.db"
+    async with rig(database) as here:
+        await here.pipeline.admit([raw(slot=1, data=b"1")])
+        await until(lambda: len(here.published) == 1)
+        lock = sqlite3.connect(database, isolation_level=None)
+        lock.execute("BEGIN IMMEDIATE")
+        await here.pipeline.admit([raw(slot=2, data=b"2")])
+        await asyncio.sleep(0.05)
+        assert len(here.published) == 1, "within patience an update waits for its commit"
+        await until(lambda: here.pipeline.degraded)
+        await here.pipeline.admit([raw(slot=3, data=b"3")])
+        assert [public_id(update) for update in here.published] == [1, None, None]
+        lock.execute("ROLLBACK")
+        lock.close()
+        await until(lambda: not here.pipeline.degraded, seconds=15)
+        await here.pipeline.admit([raw(slot=4, data=b"4")])
+        await until(lambda: len(here.published) == 4, seconds=15)
+        assert public_id(here.published[3]) == 4
+    assert [row[0] for row in rows(database)] == [1, 2, 3, 4]
+
+
+async def test_ids_and_created_at_only_grow_across_restarts(tmp_path: Path) -> None:
+    """A restart goes on above the last id, chains prev_id, and drops what it knows already."""
+    database = tmp_path / "account.db"
+    async with rig(database) as here:
+        await here.pipeline.admit([raw(slot=1, data=b"1")])
+    async with rig(database) as here:
+        await here.pipeline.admit([raw(slot=1, data=b"1"), raw(slot=2, data=b"2")])
+        await until(lambda: len(here.published) == 1)
+        assert (here.published[0].id, here.published[0].prev_id) == (2, 1)
+    assert [row[0] for row in rows(database)] == [1, 2]
+
+
+async def test_undecodable_bytes_are_published_and_stored_with_the_reason(tmp_path: Path) -> None:
+    """Garbage of the program is an Unknown account with its bytes, never dropped."""
+    async with rig(tmp_path / "account.db") as here:
+        await here.pipeline.admit([raw(slot=1, data=b"\x00garbage")])
+        await until(lambda: len(here.published) == 1)
+        assert here.published[0].account_type == "Unknown"
+        assert set(json.loads(here.published[0].data_json)) == {"raw", "error"}
+        assert sum(here.pipeline.decode_failures.values()) == 1
+
+
+async def test_a_closed_account_keeps_its_type_and_comes_alive_again(tmp_path: Path) -> None:
+    """A close is published with data_json null and closed true; the next write makes it live."""
+    async with rig(tmp_path / "account.db") as here:
+        gone = raw(slot=2, data=b"", lamports=0, owner=SYSTEM_PROGRAM)
+        await here.pipeline.admit([raw(slot=1, data=b"1"), gone, raw(slot=3, data=b"1")])
+        await until(lambda: len(here.published) == 3)
+        accounts = [json.loads(update.account_json) for update in here.published]
+        assert [account.get("closed", False) for account in accounts] == [False, True, False]
+        assert accounts[1]["data_json"] is None
+        assert accounts[1]["account_type"] == accounts[0]["account_type"]
+        assert accounts[1]["owner"] == SYSTEM_PROGRAM
+
+
+async def test_the_state_of_a_known_account_comes_from_the_database_after_a_restart(tmp_path: Path) -> None:
+    """What memory and cache forgot is read from the database, without asking the node."""
+    database = tmp_path / "account.db"
+    async with rig(database) as here:
+        await here.pipeline.admit([raw(slot=1, data=b"1")])
+    async with rig(database) as here:
+        client = here.subscribe(KEY_A)
+        await until(lambda: client.acks)
+        assert [(each["source"], each["account"]["id"]) for each in client.messages] == [("database", 1)]
+        assert client.acks == [([KEY_A], [])]
+        assert here.node.asked == []
+
+
+async def test_an_unknown_account_is_read_from_the_node_once(tmp_path: Path) -> None:
+    """Clients that ask for unknown accounts share one read; misses and foreign accounts are remembered."""
+    async with rig(tmp_path / "account.db") as here:
+        here.node.accounts[KEY_A] = raw(slot=9, data=b"x", origin=Origin.REREAD)
+        here.node.accounts[KEY_B] = raw(KEY_B, slot=9, data=b"x", origin=Origin.REREAD, owner=SYSTEM_PROGRAM)
+        first = here.subscribe(KEY_A, KEY_B, "nobody")
+        second = here.subscribe("nobody", KEY_A)
+        await until(lambda: first.acks and second.acks)
+        assert [(each["source"], each["account"]["slot"]) for each in first.messages] == [("rpc", 9)]
+        assert first.acks == [([KEY_A], [KEY_B])]
+        assert second.acks == [([KEY_A], [])]
+        assert len(here.node.asked) == 1
+        third = here.subscribe(KEY_A, KEY_B, "nobody")
+        await until(lambda: third.acks)
+        assert third.acks == [([KEY_A], [KEY_B])]
+        assert len(here.node.asked) == 1
+
+
+async def test_a_node_that_fails_costs_no_client_its_subscription(tmp_path: Path) -> None:
+    """When the node cannot be asked, the ack comes without the account, and updates still arrive."""
+    async with rig(tmp_path / "account.db") as here:
+        here.node.fails = True
+        client = here.subscribe(KEY_A)
+        await until(lambda: client.acks)
+        assert client.acks == [([], [])]
+        await here.pipeline.admit([raw(slot=1, data=b"1")])
+        await until(lambda: client.messages)
+        assert client.messages[0]["source"] == "realtime"
+
+
+async def test_a_state_that_is_being_committed_is_never_older_than_the_stream(tmp_path: Path) -> None:
+    """Subscribing while a newer state is on its way through the database yields that state, not the stored one."""
+    database = tmp_path / "account.db"
+    async with rig(database) as here:
+        await here.pipeline.admit([raw(slot=1, data=b"1")])
+    async with rig(database, patience=5) as here:
+        lock = sqlite3.connect(database, isolation_level=None)
+        lock.execute("BEGIN IMMEDIATE")
+        await here.pipeline.admit([raw(slot=2, data=b"2")])
+        client = here.subscribe(KEY_A)
+        await asyncio.sleep(0.1)
+        assert client.messages == []
+        lock.execute("ROLLBACK")
+        lock.close()
+        await until(lambda: client.acks, seconds=15)
+        assert [(each["source"], each["account"]["slot"]) for each in client.messages] == [("realtime", 2)]
+
+
+async def test_without_space_history_stops_and_state_goes_on(tmp_path: Path) -> None:
+    """With history off an update is published with its id and the state is stored, without a row of history."""
+    database = tmp_path / "account.db"
+    async with rig(database) as here:
+        here.pipeline.history = False
+        await here.pipeline.admit([raw(slot=1, data=b"1")])
+        await until(lambda: len(here.published) == 1)
+        assert public_id(here.published[0]) == 1
+        assert set(await here.store.states([KEY_A])) == {KEY_A}
+    assert rows(database) == []
+
+
+@pytest.mark.parametrize("count", [1, 7, 2_500])
+async def test_a_burst_is_committed_in_few_groups_and_published_in_order(tmp_path: Path, count: int) -> None:
+    """However many arrive at once, all are published in order of their ids, each once."""
+    async with rig(tmp_path / "account.db") as here:
+        await here.pipeline.admit([raw(f"key-{n}", slot=1, data=b"x") for n in range(count)])
+        await until(lambda: len(here.published) == count, seconds=15)
+        assert [update.id for update in here.published] == list(range(1, count + 1))
+        assert here.store.statistics()["commits"] <= 3

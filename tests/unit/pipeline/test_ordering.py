@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from account_socket.model import SYSTEM_PROGRAM, Mark, Origin, RawAccount
+from account_socket.pipeline.ordering import Ordering
+from tests.samples import KEY_A, KEY_B, PROGRAM, raw
+
+
+def ordering(next_id: int = 1) -> Ordering:
+    return Ordering([PROGRAM], next_id)
+
+
+def admitted(order: Ordering, *batch: RawAccount) -> list[bytes]:
+    return [account.data for account, _ in order.admit(batch)]
+
+
+def reread(slot: int, data: bytes, **more: object) -> RawAccount:
+    return raw(slot=slot, data=data, origin=Origin.REREAD, source="rpc", **more)
+
+
+CASES = {
+    "a later slot is news": ([raw(slot=1, data=b"a"), raw(slot=2, data=b"b")], [b"a", b"b"]),
+    "an older slot is dropped": ([raw(slot=2, data=b"b"), raw(slot=1, data=b"a")], [b"b"]),
+    "the same content in the same slot is a repeat": ([raw(slot=1, data=b"a")] * 2, [b"a"]),
+    "without write_version arrival order counts inside a slot": (
+        [raw(slot=1, data=b"a"), raw(slot=1, data=b"b"), raw(slot=1, data=b"a")],
+        [b"a", b"b", b"a"],
+    ),
+    "pushed unchanged content in a later slot is published": (
+        [raw(slot=1, data=b"a"), raw(slot=2, data=b"a")],
+        [b"a", b"a"],
+    ),
+    "write_version orders writes of one source inside a slot": (
+        [raw(data=b"b", write_version=2), raw(data=b"a", write_version=1), raw(data=b"c", write_version=3)],
+        [b"b", b"c"],
+    ),
+    "a higher write_version with the same content is a write": (
+        [raw(data=b"a", write_version=1), raw(data=b"a", write_version=2)],
+        [b"a", b"a"],
+    ),
+    "the first source of a slot owns the account there": (
+        [raw(data=b"a"), raw(data=b"b", source="rpc-1"), raw(slot=2, data=b"c", source="rpc-1")],
+        [b"a", b"c"],
+    ),
+    "write_version does not compare across sources": (
+        [raw(data=b"a", write_version=5), raw(data=b"b", write_version=9, source="other")],
+        [b"a"],
+    ),
+    "an unchanged re-read is not published": ([raw(slot=1, data=b"a"), reread(5, b"a")], [b"a"]),
+    "an unchanged re-read raises the mark": (
+        [raw(slot=1, data=b"a"), reread(5, b"a"), raw(slot=4, data=b"b")],
+        [b"a"],
+    ),
+    "a changed re-read is news": ([raw(slot=1, data=b"a"), reread(5, b"b")], [b"a", b"b"]),
+    "a re-read of the same slot is the slot's last word": ([raw(slot=5, data=b"a"), reread(5, b"b")], [b"a", b"b"]),
+    "an older re-read is dropped": ([raw(slot=6, data=b"b"), reread(5, b"a")], [b"b"]),
+    "a numbered write of a re-read slot came before it": (
+        [reread(5, b"b"), raw(slot=5, data=b"a", write_version=3)],
+        [b"b"],
+    ),
+    "an unnumbered write after a re-read of its slot is news": (
+        [reread(5, b"a"), raw(slot=5, data=b"b")],
+        [b"a", b"b"],
+    ),
+    "the pushed repeat of a re-read is dropped": ([reread(5, b"a"), raw(slot=5, data=b"a")], [b"a"]),
+    "lamports alone make a change": ([raw(data=b"a", lamports=1), raw(data=b"a", lamports=2)], [b"a", b"a"]),
+    "a closed account that was never known is dropped": ([raw(data=b"", lamports=0, owner=SYSTEM_PROGRAM)], []),
+    "a foreign account that was never known is dropped": ([raw(data=b"x", owner=SYSTEM_PROGRAM)], []),
+    "a close is news": ([raw(data=b"a"), raw(slot=2, data=b"", lamports=0, owner=SYSTEM_PROGRAM)], [b"a", b""]),
+    "a re-opened account is news": (
+        [raw(data=b"a"), raw(slot=2, data=b"", lamports=0, owner=SYSTEM_PROGRAM), raw(slot=3, data=b"a")],
+        [b"a", b"", b"a"],
+    ),
+    "another account has its own order": ([raw(slot=9, data=b"a"), raw(KEY_B, slot=1, data=b"b")], [b"a", b"b"]),
+}
+
+
+@pytest.mark.parametrize(("batch", "news"), CASES.values(), ids=CASES.keys())
+def test_what_is_news(batch: list[RawAccount], news: list[bytes]) -> None:
+    """Each rule of the order admits exactly what it says."""
+    assert admitted(ordering(), *batch) == news
+
+
+def test_a_lost_source_loses_its_slots() -> None:
+    """When the source that owns a slot breaks off, another one may go on with it."""
+    order = ordering()
+    admitted(order, raw(data=b"a"))
+    order.lose("rpc-0")
+    assert admitted(order, raw(data=b"b", source="rpc-1")) == [b"b"]
+    order.regain("rpc-0")
+    assert admitted(order, raw(data=b"c", source="rpc-0")) == []
+
+
+def test_ids_and_prev_ids_chain_per_account() -> None:
+    """Ids grow by one over all accounts; prev_id is the account's own id before."""
+    places = [
+        place for _, place in ordering(40).admit([raw(slot=1), raw(KEY_B, slot=1), raw(slot=2), raw(KEY_B, slot=3)])
+    ]
+    assert [(place.id, place.prev_id) for place in places] == [(40, None), (41, None), (42, 40), (43, 41)]
+
+
+def test_marks_of_a_store_are_taken_over() -> None:
+    """After a restart what the store remembers decides."""
+    order = ordering(10)
+    order.load([(KEY_A, Mark(7, 5, 0, raw(slot=5, data=b"a").content_hash(), "Pool"))])
+    assert admitted(order, raw(slot=4, data=b"x"), raw(slot=5, data=b"a")) == []
+    ((_, place),) = order.admit([raw(slot=6, data=b"b")])
+    assert (place.id, place.prev_id, place.account_type) == (10, 7, "Pool")
+
+
+def test_a_forgotten_content_makes_the_next_reread_news() -> None:
+    """A state that could not be read from the store is news when the node tells it again."""
+    order = ordering()
+    admitted(order, raw(slot=1, data=b"a"))
+    order.forget_content(KEY_A)
+    assert admitted(order, reread(2, b"a")) == [b"a"]
+
+
+@given(
+    st.lists(
+        st.builds(
+            raw,
+            slot=st.integers(0, 4),
+            data=st.sampled_from([b"a", b"b", b""]),
+            write_version=st.integers(0, 2),
+            source=st.sampled_from(["rpc-0", "rpc-1"]),
+            origin=st.sampled_from(Origin),
+            lamports=st.integers(0, 1),
+        ),
+        max_size=40,
+    )
+)
+def test_whatever_arrives_slots_never_go_back_and_ids_have_no_holes(batch: list[RawAccount]) -> None:
+    """For any arrivals the admitted slots never decrease and the ids are consecutive."""
+    order = ordering()
+    news = list(order.admit(batch))
+    slots = [account.slot for account, _ in news]
+    assert slots == sorted(slots)
+    assert [place.id for _, place in news] == list(range(1, len(news) + 1))
+    assert len(news) + sum(order.dropped.values()) == len(batch)
+    mark = order.mark(KEY_A)
+    assert (mark is None) == (not news)
+    if mark is not None:
+        assert mark.id == len(news)
