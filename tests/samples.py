@@ -16,7 +16,7 @@ def raw(pubkey: str = KEY_A, slot: int = 1, data: bytes = b"one", **more: object
 
 
 def update(
-    id: int,  # noqa: A002
+    id: int,
     pubkey: str = KEY_A,
     *,
     prev_id: int | None = None,

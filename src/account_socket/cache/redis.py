@@ -36,6 +36,9 @@ QUEUE_BYTES = 64 * 2**20
 READ_CONNECTIONS = 8
 READ_PAGE = 200
 
+_SET = b"*5\r\n$3\r\nSET\r\n$%d\r\n" + KEY_PREFIX.encode() + b"%b\r\n$%d\r\n%b\r\n$2\r\nEX\r\n$%d\r\n%b\r\n"
+"""`SET account:{pubkey} value EX ttl` as RESP: the library packs a command in ten times the time."""
+
 _LOST = (RedisError, OSError, TimeoutError)
 
 log = structlog.get_logger("account_socket.cache")
@@ -199,20 +202,14 @@ class RedisCache(Cache):
 
     def _retry_refused(self) -> None:
         if self._refused and time.monotonic() >= self._retry_refused_at:
-            for pubkey, state in self._refused.take(
-                max_entries=QUEUE_ENTRIES, max_bytes=QUEUE_BYTES
-            ).items():
+            for pubkey, state in self._refused.take(max_entries=QUEUE_ENTRIES, max_bytes=QUEUE_BYTES).items():
                 self._queue.put(pubkey, state)
             self._refused.done()
 
     async def _write(self, group: dict[str, StoredState]) -> None:
         """Send the group in one piece; a value that the server refuses is kept apart and tried again later."""
         connection = self._writing
-        commands = [
-            ("SET", KEY_PREFIX + pubkey, state.account_json, "EX", self._ttl)
-            for pubkey, state in group.items()
-        ]
-        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        await connection.send_packed_command(self._set_commands(group), check_health=False)
         for pubkey, state in group.items():
             try:
                 await connection.read_response()
@@ -220,6 +217,15 @@ class RedisCache(Cache):
                 self._refuse(pubkey, state, error)
             else:
                 self._written += 1
+
+    def _set_commands(self, group: dict[str, StoredState]) -> bytes:
+        ttl = self._ttl
+        return b"".join(
+            [
+                _SET % (len(pubkey) + len(KEY_PREFIX), pubkey.encode(), len(value), value, len(ttl), ttl)
+                for pubkey, value in ((pubkey, state.account_json) for pubkey, state in group.items())
+            ]
+        )
 
     def _refuse(self, pubkey: str, state: StoredState, error: ResponseError) -> None:
         self._errors += 1

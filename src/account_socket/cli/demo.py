@@ -7,7 +7,8 @@ import socket
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
+from zlib import crc32
 
 import typer
 
@@ -15,6 +16,9 @@ from account_socket import logs
 from account_socket.cli.flags import with_settings
 from account_socket.cli.process import run_until_signal, talk
 from account_socket.settings import Settings, load
+
+if TYPE_CHECKING:
+    from account_socket.sources.recording import RecordedWrite, Recording
 
 DEFAULT_RATE = 20.0
 OWN_SETTINGS = frozenset({"RPC_URL", "RPC_HTTP_URL", "GEYSER_URL", "GEYSER_X_TOKEN", "COMPRESSION"})
@@ -49,14 +53,32 @@ async def _demo(flags: dict[str, str], rate: float, accounts: int | None) -> Non
     from account_socket import service  # noqa: PLC0415
     from account_socket.devnode import Devnode, shipped_recording  # noqa: PLC0415
 
-    recording = shipped_recording()
-    busiest = Counter(write.account.pubkey for write in recording.writes).most_common(1)[0][0]
+    recording, busiest = _mixed(shipped_recording())
     node = Devnode(recording, rate=rate, loop=True, accounts=accounts, start_on_subscribe=True)
     with TemporaryDirectory(prefix="account-socket-demo-") as folder:
         async with node:
             settings = _settings(flags, node.ws_url, Path(folder))
             logs.configure(settings.rust_log, log_format=settings.log_format)
             await service.serve(settings, on_ready=lambda url: _welcome(url, busiest))
+
+
+def _mixed(recording: Recording) -> tuple[Recording, str]:
+    """
+    Spread each account's writes evenly over the recording, in their order; return that and the busiest account.
+
+    The recording tells one story after the other: for most of the time an account of one of them would stand still.
+    """
+    places: list[tuple[float, RecordedWrite]] = []
+    seen: Counter[str] = Counter()
+    writes = Counter(write.account.pubkey for write in recording.writes)
+    for write in recording.writes:
+        pubkey = write.account.pubkey
+        # Some phase of its own, so that accounts of few writes do not all come at once.
+        phase = crc32(pubkey.encode()) / 2**32
+        places.append(((seen[pubkey] + phase) / writes[pubkey], write))
+        seen[pubkey] += 1
+    places.sort(key=lambda place: place[0])
+    return type(recording)(recording.header, [write for _place, write in places]), writes.most_common(1)[0][0]
 
 
 def _settings(flags: dict[str, str], node_url: str, folder: Path) -> Settings:

@@ -8,7 +8,8 @@ from typing import Any
 
 import typer
 
-from account_socket.settings import Row, rows
+from account_socket.errors import SettingsError
+from account_socket.settings import Row, Settings, load, rows
 
 
 def with_settings(*, without: frozenset[str] = frozenset()) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -35,6 +36,18 @@ def with_settings(*, without: frozenset[str] = frozenset()) -> Callable[[Callabl
         return run
 
     return decorate
+
+
+def load_with_upstream(flags: dict[str, str]) -> Settings:
+    """Load the settings of a server. Raises SettingsError: a bad value, or nothing to read from."""
+    settings = load(flags)
+    if settings.rpc_url:
+        return settings
+    raise SettingsError(
+        "nothing to read from: neither RPC_URL nor GEYSER_URL is set (GEYSER_URL is not available in this version)",
+        hint="Set RPC_URL to a Solana PubSub URL such as wss://host/?api-key=KEY, in the environment or in .env;\n"
+        "or try it without a node: account-socket demo",
+    )
 
 
 def _parameters(table: Iterable[Row]) -> Iterator[inspect.Parameter]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from account_socket import logs
-from account_socket.cli.flags import with_settings
+from account_socket.cli.flags import load_with_upstream, with_settings
 from account_socket.cli.process import run_until_signal
-from account_socket.errors import SettingsError
-from account_socket.settings import load
 
 
 @with_settings()
@@ -23,14 +21,7 @@ def command(flags: dict[str, str]) -> None:
 
 def serve(flags: dict[str, str]) -> None:
     """Run the server until a signal. Raises SettingsError."""
-    settings = load(flags)
-    if not settings.rpc_url:
-        raise SettingsError(
-            "nothing to read from: neither RPC_URL nor GEYSER_URL is set "
-            "(GEYSER_URL is not available in this version)",
-            hint="Set RPC_URL to a Solana PubSub URL such as wss://host/?api-key=KEY, in the environment or in .env;\n"
-            "or try it without a node: account-socket demo",
-        )
+    settings = load_with_upstream(flags)
     logs.configure(settings.rust_log, log_format=settings.log_format, secrets=settings.secrets)
     from account_socket import service  # noqa: PLC0415  (every backend: only a server that starts loads them)
 

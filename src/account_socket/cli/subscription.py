@@ -36,14 +36,16 @@ async def messages(url: str, pubkeys: Sequence[str]) -> AsyncGenerator[tuple[str
         ServerError: the connection could not be made or ended, or an error answer came.
     """
     try:
-        async with connect(
+        connection = await connect(
             complete_url(url),
             compression=None,
             max_size=MAX_MESSAGE_BYTES,
             open_timeout=OPEN_SECONDS,
             close_timeout=1,
             proxy=None if is_loopback(url) else True,
-        ) as connection:
+        )
+        # Not `async with`: a reader that has enough would be told to the server as an internal error.
+        try:
             for number in range(-(-len(pubkeys) // KEYS_A_REQUEST)):
                 request = {"action": "subscribe", "pubkeys": requested(pubkeys, number), "id": number}
                 await connection.send(msgspec.json.encode(request).decode())
@@ -53,6 +55,8 @@ async def messages(url: str, pubkeys: Sequence[str]) -> AsyncGenerator[tuple[str
                     raise ServerError(f"{message['code']}: {message['message']}")
                 yield str(text), message
             raise ServerError("the server closed the connection", retryable=True)
+        finally:
+            await connection.close()
     except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake) as error:
         raise _server_error(url, error) from error
     except (msgspec.DecodeError, KeyError, AttributeError) as error:

@@ -114,6 +114,7 @@ class Devnode:
         except OSError:
             await self._gate.close()
             raise
+        self._announced_at = time.monotonic()
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._announce_slots(), name="devnode-slots"),

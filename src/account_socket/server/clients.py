@@ -66,7 +66,7 @@ class Clients:
     def judge(self, origin: str | None, address: str) -> Close | None:
         """Return why a client with this Origin header and address is not let in, or None."""
         limits = self.limits
-        if limits.allowed_origins and origin not in limits.allowed_origins:
+        if limits.allowed_origins and origin is not None and origin.lower() not in limits.allowed_origins:
             return Close.ORIGIN_REFUSED
         if len(self.connections) >= limits.max_connections:
             return Close.SERVER_FULL

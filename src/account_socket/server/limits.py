@@ -8,10 +8,6 @@ from functools import cached_property
 
 from account_socket.protocol.session import RequestLimits
 
-BURST_SECONDS = 200
-"""A client that was quiet may send at once what it may send in this time: 20,000 requests at 100 a second."""
-
-
 @dataclass(frozen=True)
 class Limits:
     """
@@ -19,8 +15,10 @@ class Limits:
         max_connections: WebSocket clients at a time.
         max_connections_per_ip: of these, from one address; 0 means no limit.
         max_subscriptions: accounts per connection.
-        max_requests_per_second: of one connection, in the long run; a burst of 200 times as many is allowed.
-        allowed_origins: values of the Origin header, exactly; None or empty allows any, and clients that send none.
+        max_requests_per_second: of one connection, in the long run.
+        request_burst: how many requests one connection may send at once after a pause.
+        allowed_origins: values of the Origin header, lower case; empty allows any. A client that sends none is no
+            web page, which is what this guards against, and is let in.
         outbox_max_bytes: high water of a client's transport; low water is a quarter of it.
         slow_consumer_seconds: how long a client may stay above high water.
         ping_seconds: time between two pings.
@@ -35,7 +33,8 @@ class Limits:
     max_connections_per_ip: int = 0
     max_subscriptions: int = 10_000
     max_requests_per_second: float = 100.0
-    allowed_origins: Collection[str] | None = None
+    request_burst: int = 20_000
+    allowed_origins: Collection[str] = ()
     outbox_max_bytes: int = 1 << 20
     slow_consumer_seconds: float = 60.0
     ping_seconds: float = 25.0
@@ -47,8 +46,7 @@ class Limits:
     @cached_property
     def requests(self) -> RequestLimits:
         """What one client may ask for."""
-        per_second = self.max_requests_per_second
-        return RequestLimits(self.max_subscriptions, per_second, burst=max(1, round(per_second * BURST_SECONDS)))
+        return RequestLimits(self.max_subscriptions, self.max_requests_per_second, self.request_burst)
 
     @property
     def shortest_seconds(self) -> float:

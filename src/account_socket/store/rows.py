@@ -146,9 +146,7 @@ def select_states(connection: sqlite3.Connection, pubkeys: Sequence[str]) -> dic
     return found
 
 
-def select_marks(
-    connection: sqlite3.Connection, after: int, limit: int
-) -> tuple[int, list[tuple[str, Mark]]]:
+def select_marks(connection: sqlite3.Connection, after: int, limit: int) -> tuple[int, list[tuple[str, Mark]]]:
     """Return the page after row `after`, and the row to go on after."""
     rows = connection.execute(SELECT_MARKS, (after, limit)).fetchall()
     marks = [

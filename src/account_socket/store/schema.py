@@ -108,9 +108,7 @@ def _identify(connection: sqlite3.Connection) -> Identity:
     meta = dict(connection.execute("SELECT key, value FROM meta"))
     if "epoch" not in meta:
         meta["epoch"] = "".join(secrets.choice(_ALPHABET) for _ in range(13))
-        connection.executemany(
-            "INSERT INTO meta VALUES (?, ?)", [("epoch", meta["epoch"]), ("adopted_at", now())]
-        )
+        connection.executemany("INSERT INTO meta VALUES (?, ?)", [("epoch", meta["epoch"]), ("adopted_at", now())])
     return Identity(meta["epoch"], meta.get("genesis_hash"), _next_id(connection, meta), _newest(connection))
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from account_socket.errors import StoreError
 from account_socket.model import AccountUpdate, Mark, StoredState
 from account_socket.store.base import Identity, Store
-from account_socket.store.checkpoint import Checkpointer
 from account_socket.store.connection import connect_reader, connect_writer
 from account_socket.store.rows import select_marks, select_states
 from account_socket.store.schema import prepare
+from account_socket.store.upkeep import PERIOD_SECONDS, Upkeep
 from account_socket.store.url import SqliteUrl, parse_database_url
 from account_socket.store.worker import Jobs, Worker
 from account_socket.store.writer import Writer, truncate_wal
@@ -60,16 +60,17 @@ class SqliteStore(Store):
         if url.path is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="account-socket-")
             url = SqliteUrl(Path(self._temporary.name) / "memory.db")
-        assert url.path is not None  # noqa: S101  (for the type checker)
+        assert url.path is not None
         self._path = url.path
         self._mode = url.mode
         self._max_readers = max(1, readers)
         self._writing = Jobs()
         self._reading = Jobs()
+        self._upkeeping = Jobs()
         self._writer = Writer()
-        self._writer_thread: Worker | None = None
-        self._readers: list[Worker] = []
-        self._checkpointer: Checkpointer | None = None
+        self._upkeep = Upkeep(self._path)
+        self._readers = 0
+        self._opened = False
         self._lock: int | None = None
         self._closed = False
 
@@ -83,16 +84,27 @@ class SqliteStore(Store):
             raise StoreError(
                 f"database {self._path} is opened for reading only", hint="leave mode=ro out of DATABASE_URL"
             )
-        self._writer_thread = Worker(
-            self._writing,
-            self._path,
-            partial(connect_writer, self._path, create=self._mode == "rwc"),
-            name="store-writer",
-            idle=truncate_wal,
-            idle_seconds=IDLE_SECONDS,
-        )
+        if not self._opened:
+            self._opened = True
+            connect = partial(connect_writer, self._path, create=self._mode == "rwc")
+            Worker(
+                self._writing,
+                self._path,
+                connect,
+                name="store-writer",
+                idle=truncate_wal,
+                idle_seconds=IDLE_SECONDS,
+            )
         identity = await self._writing.submit(self._prepare)
-        self._checkpointer = Checkpointer(self._path, partial(connect_writer, self._path, create=False))
+        Worker(
+            self._upkeeping,
+            self._path,
+            partial(connect_writer, self._path, create=False),
+            name="store-upkeep",
+            idle=self._upkeep,
+            idle_seconds=PERIOD_SECONDS,
+        )
+        await self._upkeeping.submit(self._upkeep)
         return identity
 
     def _prepare(self, connection: sqlite3.Connection) -> Identity:
@@ -138,10 +150,16 @@ class SqliteStore(Store):
     def _append(
         self, connection: sqlite3.Connection, group: tuple[AccountUpdate, ...], *, history: bool
     ) -> list[AccountUpdate]:
+        upkeep = self._upkeep
+        if upkeep.moved:
+            raise StoreError(
+                f"database {self._path} was moved or deleted while it was open",
+                hint="put it back, or restart the server",
+                retryable=True,
+            )
         refused = self._writer.append(connection, group, history=history)
-        checkpointer = self._checkpointer
-        if checkpointer is not None and checkpointer.wal_bytes > MAX_WAL_BYTES:
-            checkpointer.wal_bytes = 0  # once until it is measured again
+        if upkeep.wal_bytes > MAX_WAL_BYTES:
+            upkeep.wal_bytes = 0  # once until it is measured again
             truncate_wal(connection)
         return refused
 
@@ -154,10 +172,9 @@ class SqliteStore(Store):
 
     def _read(self) -> Jobs:
         """Return the readers' queue, with one more reader where all are busy."""
-        if len(self._readers) < self._max_readers and len(self._reading) >= len(self._readers):
-            self._readers.append(
-                Worker(self._reading, self._path, partial(connect_reader, self._path), name="store-reader")
-            )
+        if self._readers < self._max_readers and len(self._reading) >= self._readers:
+            self._readers += 1
+            Worker(self._reading, self._path, partial(connect_reader, self._path), name="store-reader")
         return self._reading
 
     async def prune(self, *, before: str, limit: int) -> int:
@@ -174,35 +191,32 @@ class SqliteStore(Store):
         if self._closed:
             return
         self._closed = True
-        deadline = asyncio.get_running_loop().time() + CLOSE_SECONDS
-        if self._checkpointer is not None:
-            self._checkpointer.end()
-        self._reading.end(len(self._readers))
-        if self._writer_thread is not None:
-            with suppress(StoreError, TimeoutError):
-                async with asyncio.timeout_at(deadline):
-                    await self._writing.submit(lambda connection: self._finish(connection, next_id))
-            self._writing.end()
-        while self._threads_alive() and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.005)
+        with suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._end(next_id)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
         if self._temporary is not None:
             self._temporary.cleanup()
 
+    async def _end(self, next_id: int | None) -> None:
+        """End the threads, the writer last: whoever closes last removes the WAL."""
+        if not self._opened:
+            return
+        await asyncio.gather(self._upkeeping.end(), *(self._reading.end() for _ in range(self._readers)))
+        try:
+            await self._writing.submit(partial(self._finish, next_id=next_id))
+        finally:
+            await self._writing.end()
+
     def _finish(self, connection: sqlite3.Connection, next_id: int | None) -> None:
         if next_id is not None and self._lock is not None:
             self._writer.release(connection, next_id)
         truncate_wal(connection)
 
-    def _threads_alive(self) -> bool:
-        threads = [*self._readers, self._writer_thread, self._checkpointer]
-        return any(thread is not None and thread.alive for thread in threads)
-
     def statistics(self) -> dict[str, float]:
         totals = self._writer.totals
-        checkpointer = self._checkpointer
         return {
             "rows": totals.rows,
             "refused": totals.refused,
@@ -212,12 +226,12 @@ class SqliteStore(Store):
             "last_commit_seconds": totals.last_commit_seconds,
             "last_group": totals.last_group,
             "queued": len(self._writing),
-            "readers": len(self._readers),
-            "wal_bytes": checkpointer.wal_bytes if checkpointer else 0,
-            "database_bytes": checkpointer.database_bytes if checkpointer else 0,
-            "reusable_bytes": checkpointer.reusable_bytes if checkpointer else 0,
+            "readers": self._readers,
+            "wal_bytes": self._upkeep.wal_bytes,
+            "database_bytes": self._upkeep.database_bytes,
+            "reusable_bytes": self._upkeep.reusable_bytes,
         }
 
     @property
     def free_bytes(self) -> int | None:
-        return self._checkpointer.free_bytes if self._checkpointer else None
+        return self._upkeep.free_bytes

@@ -12,22 +12,26 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
 
+import structlog
+
 from account_socket.errors import StoreError
 from account_socket.store.sqlite_errors import is_busy, store_error
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
+log = structlog.get_logger("account_socket.database")
+
 
 @dataclass(frozen=True)
 class Job:
-    """One call to make in a worker, and who waits for its result."""
+    """One call to make in a worker, and who waits for its result; without a call the worker ends."""
 
-    work: Work[Any]
+    work: Work[Any] | None
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
 
-    def settle(self, result: Any, error: BaseException | None) -> None:
+    def settle(self, result: Any = None, error: BaseException | None = None) -> None:
         """Hand the result to the loop, from the worker's thread; a closed loop waits for nothing."""
         with suppress(RuntimeError):
             self.loop.call_soon_threadsafe(self._set, result, error)
@@ -49,23 +53,25 @@ class Jobs:
     """
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[Job | None] = SimpleQueue()
+        self._queue: SimpleQueue[Job] = SimpleQueue()
 
     def submit(self, work: Work[T]) -> asyncio.Future[T]:
         """Queue `work` and return the future of its result, in the running loop."""
+        return self._put(work)
+
+    def end(self) -> asyncio.Future[None]:
+        """Let one worker end after what is queued; the future is done when its connection is closed."""
+        return self._put(None)
+
+    def _put(self, work: Work[Any] | None) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
+        future: asyncio.Future[Any] = loop.create_future()
         self._queue.put(Job(work, loop, future))
         return future
 
-    def take(self, seconds: float | None) -> Job | None:
-        """Wait for the next job; None tells one worker to end. Raises Empty after `seconds`."""
+    def take(self, seconds: float | None) -> Job:
+        """Wait for the next job. Raises Empty after `seconds`."""
         return self._queue.get(timeout=seconds)
-
-    def end(self, workers: int = 1) -> None:
-        """Let so many workers end after what is queued."""
-        for _ in range(workers):
-            self._queue.put(None)
 
     def __len__(self) -> int:
         return self._queue.qsize()
@@ -76,6 +82,7 @@ class Worker:
     A daemon thread that does jobs one by one: a database that hangs keeps neither the loop nor the exit.
 
     It connects at its first job, and again after an error that may have left the connection unusable.
+    After `idle_seconds` without a job it does `idle`, again and again; what goes wrong there is logged.
     """
 
     def __init__(
@@ -85,38 +92,32 @@ class Worker:
         connect: Callable[[], sqlite3.Connection],
         *,
         name: str,
-        idle: Callable[[sqlite3.Connection], None] | None = None,
-        idle_seconds: float = 1.0,
+        idle: Work[None] | None = None,
+        idle_seconds: float | None = None,
     ) -> None:
         self._jobs = jobs
         self._path = path
         self._connect = connect
-        self._connection: sqlite3.Connection | None = None
         self._idle = idle
         self._idle_seconds = idle_seconds
-        self._thread = Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the thread still runs."""
-        return self._thread.is_alive()
+        self._connection: sqlite3.Connection | None = None
+        self._trouble = ""
+        Thread(target=self._run, name=name, daemon=True).start()
 
     def _run(self) -> None:
-        wait = self._idle_seconds if self._idle else None
         while True:
             try:
-                job = self._jobs.take(wait)
+                job = self._jobs.take(self._idle_seconds)
             except Empty:
-                self._attempt(self._idle or _nothing)
-                wait = None  # idle once; the next job starts the clock again
+                if self._idle is not None:
+                    self._report(self._attempt(self._idle)[1])
                 continue
-            if job is None:
-                break
+            if job.work is None:
+                self._disconnect()
+                job.settle()
+                return
             job.settle(*self._attempt(job.work))
             del job  # its rows would live until the next one comes
-            wait = self._idle_seconds if self._idle else None
-        self._disconnect()
 
     def _attempt(self, work: Work[Any]) -> tuple[Any, BaseException | None]:
         """Return the result and no error, or None and the error that belongs to the caller."""
@@ -129,20 +130,16 @@ class Worker:
             failure = store_error(error, self._path)
             failure.__cause__ = error
             return None, failure
-        except StoreError as error:
-            self._recover(reconnect=False)
-            return None, error
-        except BaseException as error:  # noqa: BLE001  (a bug: it belongs to whoever awaits, not to this thread)
-            self._recover(reconnect=True)
+        except BaseException as error:  # noqa: BLE001  (it belongs to whoever waits, not to this thread)
+            self._recover(reconnect=not isinstance(error, StoreError))
             return None, error
 
     def _recover(self, *, reconnect: bool) -> None:
-        connection = self._connection
-        if connection is None:
+        if self._connection is None:
             return
         if not reconnect:
             try:
-                connection.rollback()
+                self._connection.rollback()
             except sqlite3.Error:
                 reconnect = True
         if reconnect:
@@ -154,6 +151,8 @@ class Worker:
             with suppress(sqlite3.Error):
                 connection.close()
 
-
-def _nothing(_: sqlite3.Connection) -> None:
-    return
+    def _report(self, error: BaseException | None) -> None:
+        trouble = str(error) if error is not None else ""
+        if trouble and trouble != self._trouble:
+            log.warning("database upkeep failed", reason=trouble)
+        self._trouble = trouble

@@ -94,9 +94,7 @@ class Writer:
     def bind(self, connection: sqlite3.Connection, genesis_hash: str) -> None:
         """Keep the cluster's genesis hash. Raises WrongClusterError if there is another."""
         with _transaction(connection, durable=True):
-            connection.execute(
-                "INSERT INTO meta VALUES ('genesis_hash', ?) ON CONFLICT DO NOTHING", (genesis_hash,)
-            )
+            connection.execute("INSERT INTO meta VALUES ('genesis_hash', ?) ON CONFLICT DO NOTHING", (genesis_hash,))
             (kept,) = connection.execute("SELECT value FROM meta WHERE key = 'genesis_hash'").fetchone()
         if kept != genesis_hash:
             raise WrongClusterError(
@@ -153,9 +151,7 @@ def _insert(connection: sqlite3.Connection, updates: Sequence[AccountUpdate], *,
     upsert_states(connection, updates)
 
 
-def _bisect(
-    connection: sqlite3.Connection, updates: Sequence[AccountUpdate], *, history: bool
-) -> list[AccountUpdate]:
+def _bisect(connection: sqlite3.Connection, updates: Sequence[AccountUpdate], *, history: bool) -> list[AccountUpdate]:
     """Insert what the database takes and return the rest, halving until the rest stands alone."""
     connection.execute("SAVEPOINT bisect")
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import hashlib
 import json
 import re
@@ -14,20 +13,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.expected import MAINNET, MODES, PUBLIC, expected, records
 
 from account_socket.programs import load_programs
 
-ROOT = Path(__file__).parents[3]
-RECORDED = ROOT / "tests" / "data" / "public.jsonl.gz"
-SHARED = ROOT.parent / "shared" / "data"
 PROGRAM = "cpamdpZCGKUy5JxQXB4dcpGPiikHawvSWAd6mEn1sGG"
-MODES = [
-    "FeeTimeSchedulerLinear",
-    "FeeTimeSchedulerExponential",
-    "RateLimiter",
-    "FeeMarketCapSchedulerLinear",
-    "FeeMarketCapSchedulerExponential",
-]
 SIZES = {
     "ClaimFeeOperator": 168,
     "Config": 328,
@@ -37,48 +27,12 @@ SIZES = {
     "TokenBadge": 168,
     "Vesting": 184,
 }
-U256 = {
-    "fee_a_per_liquidity",
-    "fee_b_per_liquidity",
-    "fee_a_per_token_checkpoint",
-    "fee_b_per_token_checkpoint",
-    "reward_per_token_stored",
-    "reward_per_token_checkpoint",
-}
-
 REGISTRY = load_programs()
 DECODER = REGISTRY.programs[PROGRAM]
 
 
-def records(path: Path) -> list[dict[str, Any]]:
-    lines = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    return [record for record in map(json.loads, lines.splitlines()) if not record.get("closed")]
-
-
-RECORDS = records(RECORDED)
+RECORDS = records(PUBLIC)
 BODIES = [base64.b64decode(record["data"]) for record in RECORDS]
-
-
-def without_padding(fields: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in fields.items() if not re.match(r"^_*padding_?\d*$", key)}
-
-
-def contract_form(value: Any, key: str = "") -> Any:
-    """Turn Anchor's decoded values into the contract's: u256 in decimal, padding left out."""
-    if isinstance(value, dict):
-        return {name: contract_form(inner, name) for name, inner in without_padding(value).items()}
-    if isinstance(value, list):
-        return [contract_form(inner, key) for inner in value]
-    return str(int.from_bytes(bytes.fromhex(value), "little")) if key in U256 else value
-
-
-def expected(record: dict[str, Any]) -> dict[str, Any]:
-    fields: dict[str, Any] = contract_form(record["decoded"])
-    if "base_fee" in record:
-        own = without_padding(record["base_fee"]["fields"])
-        mode = own.pop("base_fee_mode")
-        fields["pool_fees"]["base_fee"] = {"mode": MODES[mode], "base_fee_mode": mode, **own}
-    return fields
 
 
 def assert_all_equal(path: Path) -> Counter[str]:
@@ -94,17 +48,16 @@ def assert_all_equal(path: Path) -> Counter[str]:
 
 def test_recorded_states():
     """Every recorded state of every account type decodes to the expected values, in the IDL's order."""
-    seen = assert_all_equal(RECORDED)
+    seen = assert_all_equal(PUBLIC)
     assert set(seen) == set(SIZES)
     assert seen.total() == 1065
 
 
 def test_mainnet_states():
     """Accounts dumped from mainnet decode to the expected values."""
-    path = SHARED / "mainnet.jsonl"
-    if not path.exists():
+    if not MAINNET.exists():
         pytest.skip("the mainnet dump is not part of the project")
-    assert assert_all_equal(path).total() == 4
+    assert assert_all_equal(MAINNET).total() == 4
 
 
 def test_layouts():
