@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 START_SECONDS = 10.0
 
@@ -115,7 +116,7 @@ class RedisServer:
         with redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=5, protocol=2) as client:
             return client.execute_command(*words)
 
-    def __enter__(self) -> RedisServer:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

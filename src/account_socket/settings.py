@@ -25,6 +25,8 @@ from account_socket.endpoints import _secrets_of, derive_http_url
 from account_socket.errors import SettingsError, scrub_url
 
 ENV_FILE = Path(".env")
+ENV_ENCODING = "utf-8-sig"
+"""Editors on Windows put a byte order mark before the first name."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         alias_generator=str.upper,
         case_sensitive=True,
+        env_file_encoding=ENV_ENCODING,
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -315,7 +318,9 @@ def given(
     sources: list[tuple[Mapping[str, str | None], str]] = [(flags or {}, f"the flag {row.flag}")]
     if not flags_only:
         sources.append((os.environ, f"the environment variable {row.name}"))
-        sources.append((dotenv_values(env_file) if env_file else {}, str(env_file and env_file.resolve())))
+        sources.append(
+            (dotenv_values(env_file, encoding=ENV_ENCODING) if env_file else {}, str(env_file and env_file.resolve()))
+        )
     for source, origin in sources:
         for alias in row.names:
             if value := (source.get(alias) or "").strip():

@@ -72,7 +72,7 @@ class RedisCache(Cache):
                 protocol=2,
                 driver_info=None,
             )
-            self._writing: AbstractConnection = self._pool.make_connection()
+            self._writing: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # the library's gap
         except (ValueError, TypeError):
             raise SettingsError(
                 f"{self._name!r} is not a Redis URL", hint="for example redis://127.0.0.1:6379/0"
@@ -123,7 +123,7 @@ class RedisCache(Cache):
     async def _fetch(self, pubkeys: Sequence[str], found: dict[str, StoredState]) -> None:
         for start in range(0, len(pubkeys), READ_PAGE):
             page = pubkeys[start : start + READ_PAGE]
-            values = await self._reading.execute_command("MGET", *[KEY_PREFIX + pubkey for pubkey in page])
+            values = await self._reading.mget([KEY_PREFIX + pubkey for pubkey in page])
             for pubkey, value in zip(page, values, strict=True):
                 state = read_account_value(pubkey, value)
                 if state is not None:
@@ -158,7 +158,7 @@ class RedisCache(Cache):
         A server that was stopped may still hold a group we gave up; it would overwrite newer values with it.
         """
         await self._writing.disconnect(nowait=True)
-        await self._writing.connect()
+        await self._writing.connect()  # type: ignore[no-untyped-call]  # the library's gap
         identity = await self._identify()
         if identity is not None and self._identity is not None and identity[0] == self._identity[0]:
             with suppress(ResponseError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +15,7 @@ import typer
 
 from account_socket import logs
 from account_socket.cli.flags import with_settings
-from account_socket.cli.process import run_until_signal, talk
+from account_socket.cli.process import explaining_the_port, run_until_signal, talk
 from account_socket.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ async def _demo(flags: dict[str, str], rate: float, accounts: int | None) -> Non
         async with node:
             settings = _settings(flags, node.ws_url, Path(folder))
             logs.configure(settings.rust_log, log_format=settings.log_format)
-            await service.serve(settings, on_ready=lambda url: _welcome(url, busiest))
+            with explaining_the_port(settings.websocket_host, settings.websocket_port):
+                await service.serve(settings, on_ready=lambda url: _welcome(url, busiest))
 
 
 def _mixed(recording: Recording) -> tuple[Recording, str]:
@@ -100,13 +102,14 @@ def _is_free(host: str, port: int) -> bool:
 
 
 def _welcome(url: str, pubkey: str) -> None:
+    program = sys.argv[0] if sys.argv[0].endswith("account-socket") else "python -m account_socket"
     option = "" if url == "ws://127.0.0.1:8080/ws" else f" --url {url}"
     talk(
         f"""
 The demo is streaming Meteora DAMM v2 accounts on {url}. In a second terminal:
 
-  .venv/bin/account-socket watch {pubkey}{option}
-  .venv/bin/account-socket get {pubkey}{option}
+  {program} watch {pubkey}{option}
+  {program} get {pubkey}{option}
 
 Ctrl-C stops it and deletes its database.
 """

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
+import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
+
+from account_socket.errors import AccountSocketError
+
+PORT_ERRORS = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
 
 
 def talk(text: str) -> None:
@@ -42,6 +49,20 @@ def run_until_signal(main: Coroutine[Any, Any, int | None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     raise typer.Exit(code or 0)
+
+
+@contextmanager
+def explaining_the_port(host: str, port: int) -> Iterator[None]:
+    """Turn the operating system's refusal of a port into an error that says what to do. Raises AccountSocketError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in PORT_ERRORS and not isinstance(error, socket.gaierror):
+            raise
+        raise AccountSocketError(
+            f"cannot listen on {host}, port {port}: {error.strerror or error}",
+            hint="Choose others: WEBSOCKET_HOST and WEBSOCKET_PORT, or --websocket-host and --websocket-port.",
+        ) from error
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from account_socket import logs
 from account_socket.cli.flags import load_with_upstream, with_settings
-from account_socket.cli.process import run_until_signal
+from account_socket.cli.process import explaining_the_port, run_until_signal
 
 
 @with_settings()
@@ -25,4 +25,5 @@ def serve(flags: dict[str, str]) -> None:
     logs.configure(settings.rust_log, log_format=settings.log_format, secrets=settings.secrets)
     from account_socket import service  # noqa: PLC0415  (every backend: only a server that starts loads them)
 
-    run_until_signal(service.serve(settings))
+    with explaining_the_port(settings.websocket_host, settings.websocket_port):
+        run_until_signal(service.serve(settings))

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from account_socket.endpoints import is_loopback
 from account_socket.errors import AccountSocketError, SettingsError
@@ -54,7 +54,7 @@ async def messages(url: str, pubkeys: Sequence[str]) -> AsyncGenerator[tuple[str
                 if message.get("type") == "error":
                     raise ServerError(f"{message['code']}: {message['message']}")
                 yield str(text), message
-            raise ServerError("the server closed the connection", retryable=True)
+            raise _closed(connection.close_code, connection.close_reason)
         finally:
             await connection.close()
     except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake) as error:
@@ -71,7 +71,11 @@ def requested(pubkeys: Sequence[str], number: int) -> Sequence[str]:
 def complete_url(url: str) -> str:
     """Return `url` with the path /ws where it has none. Raises SettingsError."""
     parts = urlsplit(url)
-    if parts.scheme not in {"ws", "wss"} or not parts.hostname:
+    try:
+        usable = parts.scheme in {"ws", "wss"} and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
         raise SettingsError(f"--url {url}: is not a WebSocket URL such as {DEFAULT_URL}")
     return parts._replace(path="/ws").geturl() if parts.path in {"", "/"} else url
 
@@ -81,11 +85,12 @@ def _server_error(url: str, error: Exception) -> ServerError:
         status = error.response.status_code
         return ServerError(f"{url}: HTTP {status} instead of a WebSocket", retryable=status in TRANSIENT_STATUSES)
     if isinstance(error, ConnectionClosed) and error.rcvd is not None:
-        return ServerError(
-            f"the server closed the connection: {error.rcvd.code} {error.rcvd.reason}".rstrip(),
-            retryable=error.rcvd.code not in FINAL_CLOSES,
-        )
-    if isinstance(error, InvalidURI):
-        return ServerError(f"{url}: {error}")
+        return _closed(error.rcvd.code, error.rcvd.reason)
     reason = "no answer" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
     return ServerError(f"{url}: {reason}", retryable=True)
+
+
+def _closed(code: int | None, reason: str | None) -> ServerError:
+    return ServerError(
+        f"the server closed the connection: {code} {reason or ''}".rstrip(), retryable=code not in FINAL_CLOSES
+    )

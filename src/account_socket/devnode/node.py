@@ -232,9 +232,8 @@ class Devnode:
                 await self._playing.wait()
                 self._pace = Pace(self._rate, time.monotonic())
             self._play_slice(self._pace.due(time.monotonic(), MAX_SLICE_WRITES))
-            if self._replay.done and self._loop:
-                self._replay.rewind()
-            await asyncio.sleep(max(self._pace.wait(time.monotonic()), SLICE_SECONDS))
+            wait = self._pace.wait(time.monotonic())
+            await asyncio.sleep(max(wait, SLICE_SECONDS) if wait else 0)
         self.finished.set()
 
     def _play_slice(self, count: int) -> None:
@@ -244,6 +243,8 @@ class Devnode:
             slot = self._clock_slot() if self._loop else self._replay.next_slot
             self._announce(slot)
             self._apply(self._replay.take(slot))
+            if self._replay.done and self._loop:
+                self._replay.rewind()
         self._gate.flush()
 
     def _apply(self, account: RawAccount) -> None:

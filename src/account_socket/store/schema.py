@@ -7,9 +7,11 @@ import sqlite3
 from datetime import UTC, datetime
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 from account_socket.errors import StoreError
 from account_socket.store.base import Identity
+from account_socket.store.connection import connect_writer
 from account_socket.store.rows import INSERT_UPDATES, write_rows
 
 HEAD = "0001"
@@ -35,7 +37,7 @@ def prepare(connection: sqlite3.Connection, path: Path) -> Identity:
             hint="run the version that wrote it, or name another database",
         )
     if revision != HEAD:
-        _migrate(connection, path)
+        _migrate(path)
     return _identify(connection)
 
 
@@ -70,24 +72,28 @@ def _check_adoptable(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreError(f"database {path}: 'id' is not the primary key of 'account_updates'", hint=hint)
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+def _migrate(path: Path) -> None:
     from alembic import command  # noqa: PLC0415  (see HEAD)
     from alembic.config import Config  # noqa: PLC0415
     from sqlalchemy import create_engine, event  # noqa: PLC0415
-    from sqlalchemy.pool import StaticPool  # noqa: PLC0415
+    from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
+    from sqlalchemy.pool import NullPool  # noqa: PLC0415
 
-    engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)
+    engine = create_engine("sqlite://", creator=lambda: connect_writer(path, create=False), poolclass=NullPool)
     event.listen(engine, "begin", lambda begun: begun.exec_driver_sql("BEGIN IMMEDIATE"))
-    with as_file(files("account_socket.store.migrations")) as scripts, engine.connect() as shared:
+    with as_file(files("account_socket.store.migrations")) as scripts, engine.connect() as connection:
         config = Config()
         config.set_main_option("script_location", str(scripts).replace("%", "%%"))
-        config.attributes["connection"] = shared
-        command.upgrade(config, HEAD)
-        _probe(connection, path)
-        shared.commit()
+        config.attributes["connection"] = connection
+        try:
+            with connection.begin():
+                command.upgrade(config, HEAD)
+                _probe(connection.connection.driver_connection, path)
+        except DBAPIError as error:
+            raise error.orig or error from error
 
 
-def _probe(connection: sqlite3.Connection, path: Path) -> None:
+def _probe(connection: Any, path: Path) -> None:
     """Raise StoreError unless an adopted table takes our rows: constraints and triggers of others show here."""
     row = ("probe", 0, "Unknown", "probe", 0, "null", now(), None)
     connection.execute("SAVEPOINT probe")
@@ -108,7 +114,7 @@ def _identify(connection: sqlite3.Connection) -> Identity:
     meta = dict(connection.execute("SELECT key, value FROM meta"))
     if "epoch" not in meta:
         meta["epoch"] = "".join(secrets.choice(_ALPHABET) for _ in range(13))
-        connection.executemany("INSERT INTO meta VALUES (?, ?)", [("epoch", meta["epoch"]), ("adopted_at", now())])
+        connection.execute("INSERT INTO meta VALUES ('epoch', ?)", (meta["epoch"],))
     return Identity(meta["epoch"], meta.get("genesis_hash"), _next_id(connection, meta), _newest(connection))
 
 
@@ -129,18 +135,19 @@ def _next_id(connection: sqlite3.Connection, meta: dict[str, str]) -> int:
 
 
 def _newest(connection: sqlite3.Connection) -> str:
-    """Return the newest `created_at`, in our form, of both tables and of rows that were adopted; or ""."""
-    found = [
-        row[0]
-        for row in connection.execute(
-            """
-            SELECT * FROM (SELECT created_at FROM account_updates ORDER BY id DESC LIMIT 1)
-            UNION ALL SELECT * FROM (SELECT created_at FROM account_updates WHERE format = 0 ORDER BY id DESC LIMIT 1)
-            UNION ALL SELECT max(created_at) FROM account_state
-            """
+    """
+    Return the newest `created_at`, in our form, or "".
+
+    A time that an adopted row has from a clock gone wrong does not push ours into the future.
+    """
+    newest = [
+        min(normalized(created_at), now()) if format_ == 0 else created_at
+        for created_at, format_ in connection.execute(
+            "SELECT created_at, format FROM account_updates ORDER BY id DESC LIMIT 100"
         )
     ]
-    return max((normalized(text) for text in found), default="")
+    (state,) = connection.execute("SELECT max(created_at) FROM account_state").fetchone()
+    return max([*newest, state or ""])
 
 
 def normalized(created_at: object) -> str:

@@ -7,7 +7,7 @@ import fcntl
 import os
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from account_socket.store.rows import select_marks, select_states
 from account_socket.store.schema import prepare
 from account_socket.store.upkeep import PERIOD_SECONDS, Upkeep
 from account_socket.store.url import SqliteUrl, parse_database_url
-from account_socket.store.worker import Jobs, Worker
+from account_socket.store.worker import Jobs, Work, Worker
 from account_socket.store.writer import Writer, truncate_wal
 
 CLOSE_SECONDS = 3.0
@@ -69,8 +69,6 @@ class SqliteStore(Store):
         self._upkeeping = Jobs()
         self._writer = Writer()
         self._upkeep = Upkeep(self._path)
-        self._readers = 0
-        self._opened = False
         self._lock: int | None = None
         self._closed = False
 
@@ -84,28 +82,25 @@ class SqliteStore(Store):
             raise StoreError(
                 f"database {self._path} is opened for reading only", hint="leave mode=ro out of DATABASE_URL"
             )
-        if not self._opened:
-            self._opened = True
+        if not self._writing.workers:
             connect = partial(connect_writer, self._path, create=self._mode == "rwc")
-            Worker(
-                self._writing,
-                self._path,
-                connect,
-                name="store-writer",
-                idle=truncate_wal,
-                idle_seconds=IDLE_SECONDS,
-            )
+            self._start(self._writing, connect, "writer", truncate_wal, IDLE_SECONDS)
         identity = await self._writing.submit(self._prepare)
-        Worker(
-            self._upkeeping,
-            self._path,
-            partial(connect_writer, self._path, create=False),
-            name="store-upkeep",
-            idle=self._upkeep,
-            idle_seconds=PERIOD_SECONDS,
-        )
+        if not self._upkeeping.workers:
+            connect = partial(connect_writer, self._path, create=False)
+            self._start(self._upkeeping, connect, "upkeep", self._upkeep, PERIOD_SECONDS)
         await self._upkeeping.submit(self._upkeep)
         return identity
+
+    def _start(
+        self,
+        jobs: Jobs,
+        connect: Callable[[], sqlite3.Connection],
+        name: str,
+        idle: Work[None] | None = None,
+        idle_seconds: float | None = None,
+    ) -> None:
+        Worker(jobs, self._path, connect, name=f"store-{name}", idle=idle, idle_seconds=idle_seconds)
 
     def _prepare(self, connection: sqlite3.Connection) -> Identity:
         self._take_lock()
@@ -172,9 +167,8 @@ class SqliteStore(Store):
 
     def _read(self) -> Jobs:
         """Return the readers' queue, with one more reader where all are busy."""
-        if self._readers < self._max_readers and len(self._reading) >= self._readers:
-            self._readers += 1
-            Worker(self._reading, self._path, partial(connect_reader, self._path), name="store-reader")
+        if self._reading.workers < self._max_readers and len(self._reading) >= self._reading.workers:
+            self._start(self._reading, partial(connect_reader, self._path), "reader")
         return self._reading
 
     async def prune(self, *, before: str, limit: int) -> int:
@@ -194,21 +188,21 @@ class SqliteStore(Store):
         with suppress(StoreError, TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._end(next_id)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
         if self._temporary is not None:
             self._temporary.cleanup()
 
     async def _end(self, next_id: int | None) -> None:
         """End the threads, the writer last: whoever closes last removes the WAL."""
-        if not self._opened:
+        await asyncio.gather(*self._upkeeping.end(), *self._reading.end())
+        if not self._writing.workers:
             return
-        await asyncio.gather(self._upkeeping.end(), *(self._reading.end() for _ in range(self._readers)))
         try:
             await self._writing.submit(partial(self._finish, next_id=next_id))
         finally:
-            await self._writing.end()
+            await asyncio.gather(*self._writing.end())
+        if self._lock is not None:  # a thread that hangs keeps it: it may still commit
+            os.close(self._lock)
+            self._lock = None
 
     def _finish(self, connection: sqlite3.Connection, next_id: int | None) -> None:
         if next_id is not None and self._lock is not None:
@@ -226,7 +220,7 @@ class SqliteStore(Store):
             "last_commit_seconds": totals.last_commit_seconds,
             "last_group": totals.last_group,
             "queued": len(self._writing),
-            "readers": self._readers,
+            "readers": self._reading.workers,
             "wal_bytes": self._upkeep.wal_bytes,
             "database_bytes": self._upkeep.database_bytes,
             "reusable_bytes": self._upkeep.reusable_bytes,

@@ -50,18 +50,25 @@ class Jobs:
     A queue of jobs that one or several workers share.
 
     A job whose waiter was cancelled is still done: what it changes, it changes whole.
+
+    Attributes:
+        workers: how many take from it; without any nothing can be submitted.
     """
 
     def __init__(self) -> None:
+        self.workers = 0
         self._queue: SimpleQueue[Job] = SimpleQueue()
 
     def submit(self, work: Work[T]) -> asyncio.Future[T]:
-        """Queue `work` and return the future of its result, in the running loop."""
+        """Queue `work` and return the future of its result, in the running loop. Raises StoreError when closed."""
+        if not self.workers:
+            raise StoreError("the database is not open")
         return self._put(work)
 
-    def end(self) -> asyncio.Future[None]:
-        """Let one worker end after what is queued; the future is done when its connection is closed."""
-        return self._put(None)
+    def end(self) -> list[asyncio.Future[None]]:
+        """Let the workers end after what is queued; the futures are done when their connections are closed."""
+        workers, self.workers = self.workers, 0
+        return [self._put(None) for _ in range(workers)]
 
     def _put(self, work: Work[Any] | None) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
@@ -102,6 +109,7 @@ class Worker:
         self._idle_seconds = idle_seconds
         self._connection: sqlite3.Connection | None = None
         self._trouble = ""
+        jobs.workers += 1
         Thread(target=self._run, name=name, daemon=True).start()
 
     def _run(self) -> None:

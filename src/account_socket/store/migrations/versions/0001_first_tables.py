@@ -7,6 +7,8 @@ published uses them, and they were a quarter of what a commit writes. Other inde
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -42,11 +44,13 @@ def upgrade() -> None:
         sa.Column("data_json", sa.Text, nullable=False),
         sa.Column("raw", sa.LargeBinary, nullable=False),
     )
-    op.create_table(
+    meta = op.create_table(
         "meta",
         sa.Column("key", sa.Text, primary_key=True),
         sa.Column("value", sa.Text, nullable=False),
     )
+    adopted_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    op.bulk_insert(meta, [{"key": "adopted_at", "value": adopted_at}])
 
 
 def _create_account_updates() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from account_socket.hub.hub import Hub
 from account_socket.metrics import Metrics
 from account_socket.model import StoredState
+from account_socket.server.http import Readiness
 from account_socket.server.limits import Limits
 from account_socket.server.listener import Listener
 from tests.samples import KEY_A, update
@@ -62,7 +63,7 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(**limits: Any) -> AsyncIterator[Served]:
+async def serving(readiness: Readiness = lambda: (200, {"status": "ok"}), **limits: Any) -> AsyncIterator[Served]:
     """Run a listener for the block, with these `Limits`."""
     loop = asyncio.get_running_loop()
     served: Served
@@ -79,7 +80,7 @@ async def serving(**limits: Any) -> AsyncIterator[Served]:
         0,
         hub=hub,
         epoch="e1",
-        readiness=lambda: (200, {"status": "ok"}),
+        readiness=readiness,
         metrics=metrics,
         limits=Limits(**limits),
     )
