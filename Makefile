@@ -5,14 +5,14 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run demo test check format bench docs locks clean
+.PHONY: help install install-dev run demo test soak check format bench docs locks clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/installed-run ## make .venv and install the locked dependencies
 
-install-dev: $(VENV)/installed-dev ## the same with what tests and checks need
+install-dev: $(VENV)/installed-dev tests/node/node_modules ## the same with what tests and checks need
 
 run: install ## the server if RPC_URL is set (environment or .env), else the demo
 	@exec $(BIN)/account-socket run
@@ -22,6 +22,9 @@ demo: install ## a local node replaying a recording, and the server on it: no ne
 
 test: install-dev ## the whole test suite
 	$(BIN)/pytest
+
+soak: install-dev ## the tests that take minutes
+	$(BIN)/pytest -m soak -s
 
 check: install-dev ## format, lint, types, tests: what CI runs
 	$(BIN)/ruff format --check .
@@ -75,3 +78,7 @@ $(VENV)/installed-dev: requirements/dev.txt tests/node/package-lock.json $(VENV)
 	@if command -v npm >/dev/null; then npm ci --prefix tests/node --silent --no-audit --no-fund; \
 	else echo "npm is not installed: the tests of Node.js clients will be skipped"; fi
 	@touch $@
+
+tests/node/node_modules: tests/node/package-lock.json
+	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix tests/node && touch $@; \
+	 else echo "npm is not installed: what needs Node.js is not tested" >&2; fi

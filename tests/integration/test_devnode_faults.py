@@ -165,6 +165,28 @@ async def test_head_limits(monkeypatch):
             writer.close()
 
 
+async def test_body_that_never_comes(monkeypatch):
+    """A request whose body stays away is answered with 408 and its connection closed."""
+    monkeypatch.setattr("account_socket.devnode.gate.BODY_SECONDS", 0.1)
+    async with Devnode(EMPTY) as node:
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: n\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{")
+        answer = await asyncio.wait_for(reader.read(), 5)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        writer.close()
+
+
+def test_made_outside_a_loop():
+    """A node can be made before there is an event loop."""
+    node = Devnode(EMPTY)
+
+    async def start_and_stop() -> int:
+        async with node:
+            return node.port
+
+    assert asyncio.run(start_and_stop()) > 0
+
+
 async def test_paused_replay_writes_nothing():
     """While it is held the replay writes nothing, and it goes on where it was."""
     from account_socket.devnode import shipped_recording

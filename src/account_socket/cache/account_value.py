@@ -15,9 +15,9 @@ class _Value(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(_Value).decode
 
 
-def read_account_value(pubkey: str, value: bytes | None) -> StoredState | None:
+def read_account_value(pubkey: str, value: object) -> StoredState | None:
     """Return the state in `value`; None for what is absent, garbage, another account's, or without an id."""
-    if value is None:
+    if not isinstance(value, bytes):
         return None
     try:
         account = _decode(value)

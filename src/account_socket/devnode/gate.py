@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 from aiohttp import web
@@ -17,8 +18,13 @@ if TYPE_CHECKING:
 
 MAX_HEAD_BYTES = 16 * 1024
 HEAD_SECONDS = 10.0
+BODY_SECONDS = 10.0
+LINGER_SECONDS = 1.0
+"""How long a refused body may still arrive, so that its sender reads the answer before the connection ends."""
 MAX_BODY_BYTES = 50 * 1024
 """Agave's default for a JSON-RPC request over HTTP."""
+
+_LAST = {"Connection": "close"}
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,14 @@ class Gate:
         self.connections: set[Connection] = set()
         self.touched: set[Connection] = set()
         self.newcomers: set[Front] = set()
-        self.http = web.Server(self._serve_http, access_log=None)
         self._speaking = asyncio.Event()
         self._speaking.set()
         self._listeners: list[asyncio.Server] = []
+
+    @cached_property
+    def http(self) -> web.Server:
+        """The HTTP server; made when first needed, because it needs a running loop."""
+        return web.Server(self._serve_http, access_log=None, lingering_time=LINGER_SECONDS)
 
     async def listen(self, host: str, port: int) -> int:
         """Take connections on one more port; return its number. Raises OSError."""
@@ -121,10 +131,14 @@ class Gate:
                 text="Supplied content type is not allowed. Content-Type: application/json is required\n",
             )
         body = bytearray()
-        async for chunk in request.content.iter_any():
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                return web.Response(status=413, text="Payload Too Large\n", headers={"Connection": "close"})
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for chunk in request.content.iter_any():
+                    body += chunk
+                    if len(body) > MAX_BODY_BYTES:
+                        return web.Response(status=413, text="Payload Too Large\n", headers=_LAST)
+        except TimeoutError:
+            return web.Response(status=408, text="Request Timeout\n", headers=_LAST)
         reply = answer(bytes(body), self.ledger.call)
         return web.Response(body=reply or b"", content_type="application/json")
 
@@ -147,7 +161,7 @@ class Front(asyncio.Protocol):
         self._gate.newcomers.add(self)
         if self._gate.silent:
             self.transport.pause_reading()
-        self._timeout = asyncio.get_running_loop().call_later(HEAD_SECONDS, self._expire)
+        self._expect_head()
 
     def data_received(self, data: bytes) -> None:
         """Hand the connection over once the head is complete."""
@@ -171,8 +185,13 @@ class Front(asyncio.Protocol):
             protocol.connection_made(transport)
         protocol.data_received(bytes(self._head))
 
+    def _expect_head(self) -> None:
+        self._timeout = asyncio.get_running_loop().call_later(HEAD_SECONDS, self._expire)
+
     def _expire(self) -> None:
-        if not self._gate.silent:
+        if self._gate.silent:
+            self._expect_head()
+        else:
             self.transport.abort()
 
     def _forget(self) -> None:

@@ -121,6 +121,10 @@ class Devnode:
             loop.create_task(self._play(), name="devnode-replay"),
         ]
 
+    async def serve(self) -> None:
+        """Wait until cancelled, once started. Raises what broke the replay, were there a bug in it."""
+        await asyncio.gather(*self._tasks)
+
     async def stop(self) -> None:
         """Abort every connection and stop. Idempotent."""
         for task in self._tasks:
@@ -288,4 +292,4 @@ async def run_devnode(
     async with Devnode(recording, **options) as node:
         if on_ready is not None:
             on_ready(node)
-        await asyncio.Event().wait()
+        await node.serve()

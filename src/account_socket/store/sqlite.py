@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
+
+import structlog
 
 from account_socket.errors import StoreError
 from account_socket.model import AccountUpdate, Mark, StoredState
@@ -22,6 +24,8 @@ from account_socket.store.upkeep import PERIOD_SECONDS, Upkeep
 from account_socket.store.url import SqliteUrl, parse_database_url
 from account_socket.store.worker import Jobs, Work, Worker
 from account_socket.store.writer import Writer, truncate_wal
+
+log = structlog.get_logger("account_socket.database")
 
 CLOSE_SECONDS = 3.0
 """A database that hangs is left alone after this time; its threads are daemons."""
@@ -56,12 +60,8 @@ class SqliteStore(Store):
         """
         is_url = isinstance(database, str) and ":" in database
         url = parse_database_url(str(database)) if is_url else SqliteUrl(Path(database))
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        if url.path is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="account-socket-")
-            url = SqliteUrl(Path(self._temporary.name) / "memory.db")
-        assert url.path is not None
-        self._path = url.path
+        self._temporary = tempfile.mkdtemp(prefix="account-socket-") if url.path is None else None
+        self._path = url.path.absolute() if url.path else Path(self._temporary or "", "memory.db")
         self._mode = url.mode
         self._max_readers = max(1, readers)
         self._writing = Jobs()
@@ -167,7 +167,8 @@ class SqliteStore(Store):
 
     def _read(self) -> Jobs:
         """Return the readers' queue, with one more reader where all are busy."""
-        if self._reading.workers < self._max_readers and len(self._reading) >= self._reading.workers:
+        is_open = self._writing.workers > 0
+        if is_open and self._reading.workers < self._max_readers and len(self._reading) >= self._reading.workers:
             self._start(self._reading, partial(connect_reader, self._path), "reader")
         return self._reading
 
@@ -185,24 +186,20 @@ class SqliteStore(Store):
         if self._closed:
             return
         self._closed = True
-        with suppress(StoreError, TimeoutError):
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self._end(next_id)
+        beside = [*self._upkeeping.end(), *self._reading.end()]
+        if beside:
+            await asyncio.wait(beside, timeout=CLOSE_SECONDS / 3)
+        if self._writing.workers:  # the last one, for whoever closes last removes the WAL
+            finish = self._writing.submit(partial(self._finish, next_id=next_id))
+            ends = self._writing.end()
+            await asyncio.wait([finish, *ends], timeout=CLOSE_SECONDS * 2 / 3)
+            if finish.done() and finish.exception() is not None:
+                log.warning("database not closed cleanly", reason=str(finish.exception()))
+            if self._lock is not None and all(end.done() for end in ends):
+                os.close(self._lock)  # a thread that hangs keeps it: it may still commit
+                self._lock = None
         if self._temporary is not None:
-            self._temporary.cleanup()
-
-    async def _end(self, next_id: int | None) -> None:
-        """End the threads, the writer last: whoever closes last removes the WAL."""
-        await asyncio.gather(*self._upkeeping.end(), *self._reading.end())
-        if not self._writing.workers:
-            return
-        try:
-            await self._writing.submit(partial(self._finish, next_id=next_id))
-        finally:
-            await asyncio.gather(*self._writing.end())
-        if self._lock is not None:  # a thread that hangs keeps it: it may still commit
-            os.close(self._lock)
-            self._lock = None
+            shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _finish(self, connection: sqlite3.Connection, next_id: int | None) -> None:
         if next_id is not None and self._lock is not None:

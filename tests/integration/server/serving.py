@@ -119,7 +119,10 @@ def request_head(path: str = "/ws", method: str = "GET", version: str = "HTTP/1.
         "Sec-WebSocket-Key": KEY,
     }
     headers.update({name.replace("_", "-"): value for name, value in changed.items()})
-    lines = [f"{method} {path} {version}", *(f"{name}: {value}" for name, value in headers.items() if value is not None)]
+    lines = [
+        f"{method} {path} {version}",
+        *(f"{name}: {value}" for name, value in headers.items() if value is not None),
+    ]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
