@@ -12,7 +12,7 @@ help: ## print this list
 
 install: $(VENV)/installed-run ## make .venv and install the locked dependencies
 
-install-dev: $(VENV)/installed-dev tests/node/node_modules ## the same with what tests and checks need
+install-dev: $(VENV)/installed-dev ## the same with what tests and checks need
 
 run: install ## the server if RPC_URL is set (environment or .env), else the demo
 	@exec $(BIN)/account-socket run
@@ -78,7 +78,3 @@ $(VENV)/installed-dev: requirements/dev.txt tests/node/package-lock.json $(VENV)
 	@if command -v npm >/dev/null; then npm ci --prefix tests/node --silent --no-audit --no-fund; \
 	else echo "npm is not installed: the tests of Node.js clients will be skipped"; fi
 	@touch $@
-
-tests/node/node_modules: tests/node/package-lock.json
-	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix tests/node && touch $@; \
-	 else echo "npm is not installed: what needs Node.js is not tested" >&2; fi

@@ -1,4 +1,4 @@
-"""A small real node that does as the test says: odd frames, refusals, silence, drops. PubSub and HTTP, on 127.0.0.1."""
+"""A small real node, PubSub and HTTP, that does as the test says: odd frames, refusals, silence, drops."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import zstandard
 from aiohttp import web
@@ -180,7 +180,7 @@ class HostileNode:
                     await connection.send(json.dumps(slot_notification(self.slot)))
                 await asyncio.sleep(self.beat_seconds or 0.02)
 
-    async def __aenter__(self) -> HostileNode:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 

@@ -88,7 +88,7 @@ class Endpoint:
     def __init__(self, url: str) -> None:
         self.url = url
         self.label = scrub_url(url)
-        self._secrets = sorted(_secrets_of(url), key=len, reverse=True)
+        self._secrets = sorted(secrets_of(url), key=len, reverse=True)
 
     def scrub(self, text: str) -> str:
         """Return `text`, cut to 300 characters, with every secret of this URL replaced by `***`."""
@@ -103,7 +103,8 @@ class Endpoint:
         return self.label
 
 
-def _secrets_of(url: str) -> set[str]:
+def secrets_of(url: str) -> set[str]:
+    """Return every part of `url` that may be secret, in each form it may appear in."""
     parts = urlsplit(url)
     user, password = parts.username or "", parts.password or ""
     found = {user, password, *(pair.partition("=")[2] for pair in parts.query.split("&"))}
@@ -113,3 +114,6 @@ def _secrets_of(url: str) -> set[str]:
     if user or password:
         found.add(b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode())
     return {secret for secret in found if len(secret) >= _SHORTEST_SECRET}
+
+
+_secrets_of = secrets_of

@@ -1,7 +1,7 @@
 """
 What the value of a single setting may be: each function takes a value and returns it in the form the program uses.
 
-A bad value is a ValueError that says what is wrong; where the value may be a secret, without it. Pure.
+A bad value is a ValueError that says what is wrong; where the value may be a secret, without it.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import socket
 
 import aiohttp
 import pytest
+import uvloop
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError
 
@@ -55,8 +56,14 @@ async def test_drop_has_no_close_frame():
             await subscribe(ws)
 
 
-async def test_silence():
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_silence(new_loop):
     """A silent node keeps TCP open, answers nothing and accepts; afterwards it answers what was asked."""
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(fall_silent_and_come_back())
+
+
+async def fall_silent_and_come_back() -> None:
     async with Devnode(EMPTY) as node, connect(node.ws_url) as ws, aiohttp.ClientSession() as http:
         await subscribe(ws)
         node.silence()

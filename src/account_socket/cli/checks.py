@@ -22,7 +22,8 @@ from account_socket.sources.rpc_http import RpcHttp
 from account_socket.store.url import SqliteUrl, parse_database_url
 
 Check = Callable[[], Awaitable[str]]
-SLOT_SECONDS = 10.0
+NODE_SECONDS = 6.0
+"""A node that is well announces a slot every 0.4 s."""
 REDIS_SECONDS = 3.0
 MAX_MESSAGE_BYTES = 2**20
 MEGABYTE = 2**20
@@ -47,7 +48,7 @@ async def check_websocket(url: str) -> str:
     proxy: Literal[True] | None = None if is_loopback(url) else True
     try:
         async with (
-            asyncio.timeout(SLOT_SECONDS),
+            asyncio.timeout(NODE_SECONDS),
             connect(url, compression=None, max_size=MAX_MESSAGE_BYTES, close_timeout=1, proxy=proxy) as connection,
         ):
             await connection.send('{"jsonrpc":"2.0","id":1,"method":"slotSubscribe"}')
@@ -57,7 +58,7 @@ async def check_websocket(url: str) -> str:
                     return f"{endpoint}: slot {slot} after {time.monotonic() - began:.1f} s"
         reason = "the node closed the connection"
     except TimeoutError:
-        reason = f"no slot within {SLOT_SECONDS:.0f} s"
+        reason = f"no slot within {NODE_SECONDS:.0f} s"
     except (OSError, WebSocketException) as error:
         reason = endpoint.scrub(str(error))
     raise SourceError(
@@ -81,9 +82,9 @@ async def check_http(url: str, settings: Settings) -> str:
     """Ask for version, health and genesis hash, and compare the latter with the database's."""
     rpc = RpcHttp(url, max_rps=settings.rpc_max_rps, lookups_per_second=settings.rpc_lookups_per_second)
     try:
-        version = await rpc.get_version(deadline=SLOT_SECONDS)
-        health = await rpc.get_health(deadline=SLOT_SECONDS)
-        genesis_hash = await rpc.get_genesis_hash(deadline=SLOT_SECONDS)
+        version = await rpc.get_version(deadline=NODE_SECONDS)
+        health = await rpc.get_health(deadline=NODE_SECONDS)
+        genesis_hash = await rpc.get_genesis_hash(deadline=NODE_SECONDS)
     except SourceError as error:
         hint = error.hint or "Check RPC_HTTP_URL (derived from RPC_URL unless it is set)."
         raise SourceError(str(error), hint=hint) from None

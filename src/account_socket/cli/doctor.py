@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from account_socket.cli.flags import load_with_upstream, with_settings
 from account_socket.cli.process import emit, run_until_signal
@@ -33,14 +34,19 @@ async def _examine(flags: dict[str, str]) -> int:
     from account_socket.cli.checks import checks  # noqa: PLC0415  (not for --help)
 
     failures = 0
-    for name, check in checks(settings):
+    running = [(name, asyncio.create_task(_limited(check))) for name, check in checks(settings)]
+    for name, task in running:
         try:
-            async with asyncio.timeout(CHECK_SECONDS):
-                emit(f"ok    {name}: {await check()}")
+            emit(f"ok    {name}: {await task}")
         except (AccountSocketError, TimeoutError) as error:
             _failed(name, error)
             failures += 1
     return min(failures, 1)
+
+
+async def _limited(check: Callable[[], Awaitable[str]]) -> str:
+    async with asyncio.timeout(CHECK_SECONDS):
+        return await check()
 
 
 def _failed(name: str, error: Exception) -> None:

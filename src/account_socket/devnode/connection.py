@@ -56,7 +56,7 @@ class Connection(asyncio.Protocol):
 
     def flush(self) -> None:
         """Hand what is queued to the transport, unless that is full."""
-        while self._queue and not self._blocked and not self.transport.is_closing():
+        while self._queue and not (self._blocked or self._gate.silent or self.transport.is_closing()):
             batch, size = [], 0
             while self._queue and size < HIGH_WATER_BYTES:
                 frame = self._queue.popleft()

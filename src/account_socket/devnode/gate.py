@@ -102,8 +102,12 @@ class Gate:
                 transport.resume_reading()
         if silent:
             self._speaking.clear()
-        else:
-            self._speaking.set()
+            return
+        self._speaking.set()
+        for newcomer in tuple(self.newcomers):
+            newcomer.judge()
+        for connection in self.connections:
+            connection.flush()
 
     def _transports(self) -> list[asyncio.Transport]:
         transports = [
@@ -159,13 +163,19 @@ class Front(asyncio.Protocol):
             self.transport.abort()
             return
         self._gate.newcomers.add(self)
-        if self._gate.silent:
-            self.transport.pause_reading()
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
-        """Hand the connection over once the head is complete."""
+        """Collect the head."""
         self._head += data
+        if self._gate.silent:
+            # Not before: uvloop forgets a pause that is made in connection_made.
+            self.transport.pause_reading()
+        else:
+            self.judge()
+
+    def judge(self) -> None:
+        """Hand the connection over once the head is complete."""
         end = self._head.find(b"\r\n\r\n")
         if end >= 0:
             self._hand_over(is_websocket=_asks_for_websocket(bytes(self._head[:end])))

@@ -82,6 +82,7 @@ class Devnode:
         first = self._clock_slot() if loop or self._replay.done else self._replay.next_slot - 1
         self._ledger = Ledger(tip_slot=max(0, first), genesis_hash=genesis_hash)
         self._subscriptions = Subscriptions(limit=max_subscriptions)
+        self._ledger.context_slot = self._safe_context_slot()
         self._gate = Gate(self._ledger, self._subscriptions, limits or Limits())
         self._announced_at = 0.0
         self._writes = 0
@@ -227,7 +228,9 @@ class Devnode:
         await self._begun.wait()
         if self._loop:
             # Whoever subscribed before hears of a slot before it hears of an account in it.
-            await asyncio.sleep(self._seconds_to_next_slot())
+            before = self._ledger.tip_slot
+            while self._clock_slot() <= before:  # noqa: ASYNC110  (the clock has no event)
+                await asyncio.sleep(self._seconds_to_next_slot())
         elif not self._replay.done:
             self._announce(max(self._ledger.tip_slot + 1, self._replay.next_slot))
         self._pace = Pace(self._rate, time.monotonic())

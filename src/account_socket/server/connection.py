@@ -138,18 +138,22 @@ class Connection(asyncio.Protocol):
             self._send_library_output()
             if end < len(data) and (monotonic() > until or not self._readable):
                 self._unread = data[end:]
-                if self._readable:
-                    asyncio.get_running_loop().call_soon(self._go_on)
                 break
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if self._unread and self._readable:
+            asyncio.get_running_loop().call_soon(self._take_unread)
         self._regulate_reading()
 
-    def _go_on(self) -> None:
+    def _take_unread(self) -> None:
         if self._unread and self._readable:
             self.data_received(b"")
 
     @property
     def _readable(self) -> bool:
-        return self._writable or self._closing
+        """Whether there is room for answers: only so much can pile up as one turn's input asks for."""
+        return self._closing or (self._writable and not self.outbox.backlog)
 
     def _regulate_reading(self) -> None:
         wanted = self._readable and not self._unread
@@ -224,12 +228,14 @@ class Connection(asyncio.Protocol):
         """Write what the outbox holds, as one system call; what does not fit this turn follows in the next."""
         if self._closing:
             return
-        outbox = self.outbox
-        frames = outbox.take(writable=self._writable)
+        frames = self.outbox.take(writable=self._writable)
         if frames:
             self._transport.writelines(frames)
-        if outbox.backlog and self._writable:
-            self._clients.hub.touch(outbox)
+        if self.behind:
+            self._clients.hub.touch(self.outbox)
+            self._regulate_reading()
+        elif not self._reading:
+            self._read_on()
 
     def ping(self) -> bool:
         """Ask for a pong, unless the client is above high water; return whether it was asked."""
@@ -249,11 +255,10 @@ class Connection(asyncio.Protocol):
         """Take that the transport is below low water (asyncio)."""
         self._writable = True
         self._clients.slow.stop(self)
-        if self.outbox.backlog:
+        if self.behind:
             self._clients.hub.touch(self.outbox)
-        if self._unread:
-            asyncio.get_running_loop().call_soon(self._go_on)
-        self._regulate_reading()
+        else:
+            self._read_on()
 
     def _send_library_output(self) -> None:
         output = self._protocol.data_to_send()
@@ -289,7 +294,7 @@ class Connection(asyncio.Protocol):
     @property
     def behind(self) -> bool:
         """Whether the client keeps up but has not been written everything yet."""
-        return not self._closing and self._writable and bool(self.outbox.backlog or self.outbox.pending)
+        return self._writable and not self._closing and bool(self.outbox.backlog or self.outbox.pending)
 
     def _conclude(self, *, slow: bool = False) -> None:
         if self._closing:

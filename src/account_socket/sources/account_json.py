@@ -44,28 +44,27 @@ class AccountReader:
 
     Args:
         source: name of the datasource, goes into each RawAccount.
+
+    Attributes:
+        known: public keys that were found valid, for looking up before `pubkey` is called.
     """
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self._known: dict[str, str] = {}
+        self.known: dict[str, str] = {}
         self._inflate = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES).decompress
 
     def pubkey(self, text: object, kind: str = "bad_pubkey") -> str:
         """Return `text`, checked to be base58 of 32 bytes. Raises OddAccountError(kind)."""
-        known = self._known.get(text) if isinstance(text, str) else None
-        return known or self._check_pubkey(text, kind)
-
-    def _check_pubkey(self, text: object, kind: str) -> str:
         if not isinstance(text, str) or len(text) not in _PUBKEY_CHARS:
             raise OddAccountError(kind, show(text))
         try:
             Pubkey.from_string(text)
         except ValueError:
             raise OddAccountError(kind, show(text)) from None
-        if len(self._known) >= _MAX_KNOWN_KEYS:
-            self._known.clear()
-        self._known[text] = text
+        if len(self.known) >= _MAX_KNOWN_KEYS:
+            self.known.clear()
+        self.known[text] = text
         return text
 
     def data(self, text: str, encoding: str, space: int) -> bytes:
@@ -79,16 +78,16 @@ class AccountReader:
         Raises:
             OddAccountError: bad_encoding, bad_data, data_oversize.
         """
-        if encoding == "base58":
-            return _decode_base58(text)
-        if encoding not in ("base64+zstd", "base64"):
+        if encoding != "base64+zstd" and encoding != "base64":  # noqa: PLR1714  (0.1 µs faster, and this is hot)
+            if encoding == "base58":
+                return _decode_base58(text)
             raise OddAccountError("bad_encoding", show(encoding))
         try:
             data = pybase64.b64decode(text, validate=True)
         except ValueError:
             raise OddAccountError("bad_data", encoding) from None
         if encoding == "base64+zstd":
-            data = self._decompress(data, space)
+            return self._decompress(data, space)
         if len(data) > MAX_DATA_BYTES:
             raise OddAccountError("data_oversize", f"{len(data)} bytes")
         return data

@@ -12,7 +12,14 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from account_socket.model import MAX_I64, Origin, RawAccount
-from account_socket.sources.account_json import AccountReader, OddAccountError, clamp_rent_epoch, harmless, show
+from account_socket.sources.account_json import (
+    MAX_U64,
+    AccountReader,
+    OddAccountError,
+    clamp_rent_epoch,
+    harmless,
+    show,
+)
 
 _Bounded = Annotated[int, msgspec.Meta(ge=0, le=MAX_I64)]
 
@@ -147,16 +154,20 @@ class FrameReader:
             return self._read_any(message, received_at)
         value = params.result.value
         sent = value.account
+        space, rent_epoch = sent.space, sent.rentEpoch
+        accounts = self._accounts
+        known = accounts.known.get
+        usual = type(rent_epoch) is int and 0 <= rent_epoch <= MAX_U64
         try:
-            data = self._accounts.data(sent.data[0], sent.data[1], sent.space)
+            data = accounts.data(sent.data[0], sent.data[1], space)
             account = RawAccount(
-                self._accounts.pubkey(value.pubkey),
+                known(value.pubkey) or accounts.pubkey(value.pubkey),
                 params.result.context.slot,
-                self._accounts.pubkey(sent.owner, "bad_owner"),
+                known(sent.owner) or accounts.pubkey(sent.owner, "bad_owner"),
                 sent.lamports,
                 data,
                 sent.executable,
-                rent_epoch := clamp_rent_epoch(sent.rentEpoch),
+                int(rent_epoch) if usual else clamp_rent_epoch(rent_epoch),
                 0,
                 self._source,
                 Origin.LIVE,
@@ -165,9 +176,9 @@ class FrameReader:
         except OddAccountError as odd:
             return [Odd(odd.kind, odd.detail)]
         notification = AccountNotification(params.subscription, account)
-        if sent.space == len(data) and sent.rentEpoch == rent_epoch:
+        if usual and space == len(data):
             return [notification]
-        return [*map(Odd, harmless(len(data), sent.space, rent_epoch, sent.rentEpoch)), notification]
+        return [*map(Odd, harmless(len(data), space, account.rent_epoch, rent_epoch)), notification]
 
     def _read_any(self, message: bytes, received_at: float) -> list[Event]:
         try:

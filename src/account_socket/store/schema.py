@@ -154,7 +154,7 @@ def normalized(created_at: object) -> str:
     """Return an ISO 8601 time (UTC where it names no zone) as `created_at` writes it, or "" if it is none."""
     try:
         time = datetime.fromisoformat(str(created_at))
-    except ValueError:
+        time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
         return ""
-    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -23,7 +23,7 @@ from account_socket.store.schema import prepare
 from account_socket.store.upkeep import PERIOD_SECONDS, Upkeep
 from account_socket.store.url import SqliteUrl, parse_database_url
 from account_socket.store.worker import Jobs, Work, Worker
-from account_socket.store.writer import Writer, truncate_wal
+from account_socket.store.writer import Writer, checkpoint
 
 log = structlog.get_logger("account_socket.database")
 
@@ -32,9 +32,6 @@ CLOSE_SECONDS = 3.0
 
 IDLE_SECONDS = 1.0
 """So long without an append, and the writer cuts the WAL to nothing."""
-
-MAX_WAL_BYTES = 256 * 2**20
-"""Above this the writer cuts the WAL in the midst of work."""
 
 MARKS_PAGE = 1_000
 STATES_PAGE = 200
@@ -83,8 +80,8 @@ class SqliteStore(Store):
                 f"database {self._path} is opened for reading only", hint="leave mode=ro out of DATABASE_URL"
             )
         if not self._writing.workers:
-            connect = partial(connect_writer, self._path, create=self._mode == "rwc")
-            self._start(self._writing, connect, "writer", truncate_wal, IDLE_SECONDS)
+            connect = partial(connect_writer, self._path, create=self._mode != "rw")
+            self._start(self._writing, connect, "writer", checkpoint, IDLE_SECONDS)
         identity = await self._writing.submit(self._prepare)
         if not self._upkeeping.workers:
             connect = partial(connect_writer, self._path, create=False)
@@ -153,9 +150,9 @@ class SqliteStore(Store):
                 retryable=True,
             )
         refused = self._writer.append(connection, group, history=history)
-        if upkeep.wal_bytes > MAX_WAL_BYTES:
-            upkeep.wal_bytes = 0  # once until it is measured again
-            truncate_wal(connection)
+        if upkeep.wanted:
+            checkpoint(connection, upkeep.wanted)
+            upkeep.wanted = None
         return refused
 
     async def states(self, pubkeys: Sequence[str]) -> dict[str, StoredState]:
@@ -204,7 +201,7 @@ class SqliteStore(Store):
     def _finish(self, connection: sqlite3.Connection, next_id: int | None) -> None:
         if next_id is not None and self._lock is not None:
             self._writer.release(connection, next_id)
-        truncate_wal(connection)
+        checkpoint(connection)
 
     def statistics(self) -> dict[str, float]:
         totals = self._writer.totals

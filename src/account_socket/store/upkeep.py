@@ -6,8 +6,15 @@ import shutil
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 PERIOD_SECONDS = 1.0
+
+RESTART_FRAMES = 16_384
+"""So many pages (64 MiB) in the WAL, and the writer is asked to begin it anew, which keeps the file small and warm."""
+
+MAX_WAL_BYTES = 256 * 2**20
+"""A WAL file above this, as a long read of another program leaves it, is cut to nothing: that takes longer."""
 
 LOW_BYTES = 512 * 2**20
 """Below this much free disk, space inside the database does not count as free: the WAL needs room beside it."""
@@ -21,6 +28,7 @@ class Upkeep:
         wal_bytes, database_bytes: sizes of the files.
         disk_bytes: free space of the disk, or None before it was measured.
         reusable_bytes: room that deleted rows left inside the database file.
+        wanted: the checkpoint that the writer should make now, when hardly anything is left to copy; it resets this.
         moved: whether another file, or none, lies where the database was opened.
     """
 
@@ -29,19 +37,30 @@ class Upkeep:
         self.database_bytes = 0
         self.disk_bytes: int | None = None
         self.reusable_bytes = 0
+        self.wanted: Literal["RESTART", "TRUNCATE"] | None = None
         self.moved = False
         self._path = path
         self._wal = path.with_name(path.name + "-wal")
         self._inode: int | None = None
 
     def __call__(self, connection: sqlite3.Connection) -> None:
-        """Measure, and copy what the WAL holds without making anyone wait. Raises sqlite3.Error."""
-        self._measure()
-        if self.wal_bytes:
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        """Copy what the WAL holds without making anyone wait, then measure. Raises sqlite3.Error."""
+        frames = self._copy(connection)
+        if frames > RESTART_FRAMES:
+            self._copy(connection)  # what came while the first copy was made
         (pages,) = connection.execute("PRAGMA freelist_count").fetchone()
         (size,) = connection.execute("PRAGMA page_size").fetchone()
         self.reusable_bytes = pages * size
+        self._measure()
+        if self.wal_bytes > MAX_WAL_BYTES:
+            self.wanted = "TRUNCATE"
+        elif frames > RESTART_FRAMES:
+            self.wanted = "RESTART"
+
+    def _copy(self, connection: sqlite3.Connection) -> int:
+        """Return how many pages the WAL holds."""
+        frames: int = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
+        return frames
 
     def _measure(self) -> None:
         with suppress(OSError):

@@ -162,5 +162,6 @@ class Worker:
     def _report(self, error: BaseException | None) -> None:
         trouble = str(error) if error is not None else ""
         if trouble and trouble != self._trouble:
-            log.warning("database upkeep failed", reason=trouble)
+            with suppress(Exception):  # a log that cannot be written must not end the thread
+                log.warning("database upkeep failed", reason=trouble)
         self._trouble = trouble

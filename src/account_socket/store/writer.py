@@ -116,12 +116,12 @@ class Writer:
         return pruned
 
 
-def truncate_wal(connection: sqlite3.Connection) -> None:
-    """Copy the WAL into the database and cut it to nothing; leave it when a reader is in the way."""
+def checkpoint(connection: sqlite3.Connection, mode: str = "TRUNCATE") -> None:
+    """Copy the WAL into the database, then begin it anew or cut it to nothing; not when a reader is in the way."""
     (patience,) = connection.execute("PRAGMA busy_timeout").fetchone()
     connection.execute("PRAGMA busy_timeout = 20")
     try:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
     finally:
         connection.execute(f"PRAGMA busy_timeout = {patience}")
 

@@ -12,7 +12,7 @@ from account_socket.cli.display import Display
 PUBKEY = "7YAtw7GcEuEV93E84pRPJnyGsKnCTgfPuTZxBWXZB8Sa"
 
 
-def update(id: int | None, data_json: dict[str, Any] | None, **more: Any) -> dict[str, Any]:  # noqa: A002
+def update(id: int | None, data_json: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
     account = {
         "id": id,
         "pubkey": PUBKEY,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import tracemalloc
 
 import pytest
 import zstandard
@@ -161,7 +162,7 @@ def test_bad_write_names_line_and_reason(line, reason):
     assert reason in str(caught.value)
 
 
-def test_account_above_ten_mebibytes_is_refused(monkeypatch):
+def test_account_above_ten_mebibytes_is_refused():
     """Account data has Solana's limit."""
     largest = module.MAX_ACCOUNT_BYTES
     assert len(
@@ -278,8 +279,14 @@ def test_bomb_is_read_in_bounded_memory():
     bomb.append(compressor.flush())
     file = io.BytesIO(b"".join(bomb))
     assert len(file.getvalue()) < 200_000
-    with pytest.raises(RecordingError, match="line 2: longer than"):
-        Recording.read(file)
+    tracemalloc.start()
+    try:
+        with pytest.raises(RecordingError, match="line 2: longer than"):
+            Recording.read(file)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * module.MAX_LINE_BYTES
 
 
 def test_more_than_memory_allows_is_refused(monkeypatch):
