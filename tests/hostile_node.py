@@ -240,15 +240,17 @@ async def hostile_http(respond: Callable[[dict[str, Any]], Any]) -> AsyncIterato
 @asynccontextmanager
 async def silent_server() -> AsyncIterator[int]:
     """Accept TCP and never say a word; yields the port."""
-    held = asyncio.Event()
+    held: list[asyncio.StreamWriter] = []
 
     async def hold(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await held.wait()
-        writer.close()
+        held.append(writer)
 
     server = await asyncio.start_server(hold, "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
-        held.set()
         server.close()
+        for writer in held:
+            writer.transport.abort()
+        await server.wait_closed()
+        await asyncio.sleep(0)  # the transports close in the loop's next turn

@@ -98,7 +98,8 @@ async def printed(*command: str, environment: dict[str, str] | None = None, line
 
 
 def demo(tmp_path: Path) -> ServerProcess:
-    return ServerProcess(tmp_path, command=("demo", "--websocket-port", "0", "--rate", "200"))
+    command = ("demo", "--websocket-port", "0", "--rate", "200")
+    return ServerProcess(tmp_path, {"TMPDIR": str(tmp_path)}, command=command)
 
 
 async def test_readme_python_client(tmp_path: Path) -> None:

@@ -78,6 +78,9 @@ class Endpoint:
     """
     A node's URL that does not show its secrets: `str` and `repr` are scrubbed, `scrub` cleans foreign text.
 
+    Raises:
+        SettingsError: as `normalize_ws_url`.
+
     Attributes:
         url: the whole URL, secrets included; only for opening a connection.
         label: the scrubbed URL, for people.
@@ -86,6 +89,7 @@ class Endpoint:
     __slots__ = ("_secrets", "label", "url")
 
     def __init__(self, url: str) -> None:
+        _split(url)
         self.url = url
         self.label = scrub_url(url)
         self._secrets = sorted(secrets_of(url), key=len, reverse=True)
@@ -105,7 +109,10 @@ class Endpoint:
 
 def secrets_of(url: str) -> set[str]:
     """Return every part of `url` that may be secret, in each form it may appear in."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return {url}
     user, password = parts.username or "", parts.password or ""
     found = {user, password, *(pair.partition("=")[2] for pair in parts.query.split("&"))}
     found |= {pair for pair in parts.query.split("&") if "=" not in pair}
@@ -116,4 +123,3 @@ def secrets_of(url: str) -> set[str]:
     return {secret for secret in found if len(secret) >= _SHORTEST_SECRET}
 
 
-_secrets_of = secrets_of

@@ -35,6 +35,8 @@ class RawAccount(msgspec.Struct, frozen=True, gc=False):
         write_version: order inside one slot of one node; 0 where the source has none.
         source: name of the datasource that delivered it.
         received_at: `time.monotonic()` seconds when the bytes arrived.
+        signature: base58, the transaction that wrote it; "" where the source does not tell or none did.
+        retracts: the slot of a state that a dead fork took along; this older one is the account's state again.
     """
 
     pubkey: str
@@ -48,12 +50,31 @@ class RawAccount(msgspec.Struct, frozen=True, gc=False):
     source: str = ""
     origin: Origin = Origin.LIVE
     received_at: float = 0.0
+    signature: str = ""
+    retracts: int | None = None
 
     def content_hash(self) -> bytes:
         """Return 16 bytes that are equal exactly when owner, lamports, executable and data are."""
         digest = blake2b(self.data, digest_size=CONTENT_HASH_BYTES)
         digest.update(b"%b %d %d" % (self.owner.encode(), self.lamports, self.executable))
         return digest.digest()
+
+
+class Gap(msgspec.Struct, frozen=True, gc=False):
+    """
+    A span of slots of which a datasource may have missed writes.
+
+    Attributes:
+        source: name of the datasource.
+        from_slot: the last slot known to be complete; None when nothing is known of before.
+        to_slot: the first slot from which on the source misses nothing again.
+        reason: why continuity was lost, in words, without secrets.
+    """
+
+    source: str
+    from_slot: int | None
+    to_slot: int
+    reason: str
 
 
 class AccountUpdate(msgspec.Struct, frozen=True, gc=False):
@@ -69,6 +90,8 @@ class AccountUpdate(msgspec.Struct, frozen=True, gc=False):
         data_json: the decoded fields as JSON bytes; b"null" for a closed account.
         created_at: UTC, `YYYY-MM-DDTHH:MM:SS.ffffffZ`; never decreases with id.
         account_json: the public `account` object, encoded once.
+        signature: as in `RawAccount`.
+        event: what happened beside a write (`retracted`), or "".
     """
 
     id: int
@@ -89,6 +112,8 @@ class AccountUpdate(msgspec.Struct, frozen=True, gc=False):
     origin: Origin
     received_at: float
     account_json: bytes
+    signature: str = ""
+    event: str = ""
 
 
 class Mark(msgspec.Struct, frozen=True, gc=False):
@@ -120,6 +145,7 @@ class _Account(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     created_at: str
     prev_id: int | None
     closed: bool = False
+    signature: str = ""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -137,6 +163,7 @@ def encode_account(
     created_at: str,
     prev_id: int | None,
     closed: bool,
+    signature: str = "",
 ) -> bytes:
     """Return the public `account` object as JSON bytes, around `data_json` as it is (docs/protocol.md)."""
     return _encode(
@@ -151,5 +178,6 @@ def encode_account(
             created_at,
             prev_id,
             closed,
+            signature,
         )
     )

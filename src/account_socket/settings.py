@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from account_socket import settings_values as values
-from account_socket.endpoints import _secrets_of, derive_http_url
+from account_socket.endpoints import derive_http_url, secrets_of
 from account_socket.errors import SettingsError, scrub_url
 
 ENV_FILE = Path(".env")
@@ -202,7 +202,7 @@ class Settings(BaseSettings):
     def secrets(self) -> frozenset[str]:
         """The keys and passwords inside the URLs, for `logs.configure`."""
         urls = (*self.rpc_url, *self.rpc_http_urls, self.redis_url)
-        return frozenset().union(*map(_secrets_of, urls))
+        return frozenset().union(*map(secrets_of, urls))
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for row in rows():

@@ -41,7 +41,9 @@ def test_the_http_url_lies_beside_the_pubsub_url(ws_url: str, http_url: str) -> 
     assert derive_http_url(ws_url) == http_url
 
 
-@pytest.mark.parametrize("url", ["", "node", "node:8900", "ftp://node", "ws://", "ws://:8900", "ws://node:99999", "ws://["])
+@pytest.mark.parametrize(
+    "url", ["", "node", "node:8900", "ftp://node", "ws://", "ws://:8900", "ws://node:99999", "ws://["]
+)
 def test_what_is_no_node_url_is_refused(url: str) -> None:
     """Without one of the four schemes, a host and a possible port there is no URL."""
     for turn in (normalize_ws_url, derive_http_url):

@@ -25,7 +25,7 @@ from account_socket.model import AccountUpdate, StoredState
 KEY_PREFIX = "account:"
 OPERATION_SECONDS = 1.0
 CLOSE_SECONDS = 2.0
-HEARTBEAT_SECONDS = 5.0
+HEARTBEAT_SECONDS = 1.0
 """How often an idle server is asked whether it is there."""
 REFUSED_RETRY_SECONDS = 1.0
 
@@ -83,6 +83,7 @@ class RedisCache(Cache):
         self._retry_refused_at = 0.0
         self._work = asyncio.Event()
         self._settled = asyncio.Event()
+        self._settled.set()
         self._task: asyncio.Task[None] | None = None
         self._reachable = False
         self._closing = False
@@ -131,7 +132,7 @@ class RedisCache(Cache):
 
     async def _run(self) -> None:
         """Connect, write what waits, and again after every loss, for ever."""
-        backoff = Backoff(0.1, 5.0, reset_after=HEARTBEAT_SECONDS)
+        backoff = Backoff(0.1, 5.0, reset_after=5.0)
         while True:
             connected_at = time.monotonic()
             try:

@@ -109,18 +109,18 @@ async def check_redis(settings: Settings) -> str:
     from redis.asyncio import Redis  # noqa: PLC0415  (only a check that runs needs it)
     from redis.exceptions import RedisError  # noqa: PLC0415
 
-    endpoint = Endpoint(url)
+    label = scrub_url(url)
     client = Redis.from_url(url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS)
     try:
         async with asyncio.timeout(REDIS_SECONDS), aclosing(client):
             await client.ping()
             server: dict[str, Any] = await client.info("server")
-            return f"{endpoint}: version {server.get('redis_version', 'unknown')}"
+            return f"{label}: version {server.get('redis_version', 'unknown')}"
     except (OSError, TimeoutError, RedisError) as error:
-        reason = endpoint.scrub(str(error)) or "no answer"
+        reason = str(error) or "no answer"
     if not settings.redis_url_given:
-        return f"nothing answers at {endpoint}: the embedded cache is used"
-    raise CacheError(f"{endpoint}: {reason}", hint="Start Redis, correct REDIS_URL, or set REDIS_URL=memory://")
+        return f"nothing answers at {label}: the embedded cache is used"
+    raise CacheError(f"{label}: {reason}", hint="Start Redis, correct REDIS_URL, or set REDIS_URL=memory://")
 
 
 def check_database(settings: Settings) -> str:

@@ -26,4 +26,4 @@ def serve(flags: dict[str, str]) -> None:
     from account_socket import service  # noqa: PLC0415  (every backend: only a server that starts loads them)
 
     with explaining_the_port(settings.websocket_host, settings.websocket_port):
-        run_until_signal(service.serve(settings))
+        run_until_signal(service.serve(settings, on_ready=lambda url: talk(f"listening on {url}")))

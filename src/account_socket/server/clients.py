@@ -120,7 +120,7 @@ class Clients:
     def _ping(self, connection: Connection) -> None:
         now = monotonic()
         self.pings.start(connection, now=now)
-        if connection.ping():
+        if connection not in self.pongs and connection.ping():
             self.pongs.start(connection, now=now)
 
     # ---- totals --------------------------------------------------------------------------------------------

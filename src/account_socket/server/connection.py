@@ -3,8 +3,8 @@ One WebSocket client: a shell around the sans-I/O protocol of the `websockets` l
 
 The library does masking, fragments, control frames and the close handshake. Frames of the fan-out bypass it: they
 are ready bytes, written once per loop turn. Work for one client is bounded in each turn: what arrives is fed in
-slices until the turn's share of time is used up; a client that is above high water is not read from, as its
-requests could only be answered into a growing buffer.
+slices until the turn's share of time and answers is used up; a client that is behind with reading is not read from,
+as its requests could only be answered into a growing buffer.
 
 States: open → closing (the close frame is written, nothing is pushed any more, what arrives is only searched for
 the client's close frame) → lost.
@@ -21,10 +21,10 @@ from time import monotonic
 
 import structlog
 from websockets.frames import Frame, Opcode
-from websockets.protocol import OPEN
+from websockets.protocol import OPEN, Event
 from websockets.server import ServerProtocol
 
-from account_socket.hub.outbox import Outbox
+from account_socket.hub.outbox import TURN_BYTES, Outbox
 from account_socket.protocol import messages
 from account_socket.protocol.codes import ABNORMAL_CLOSURE, Close
 from account_socket.protocol.messages import Id, Subscribe, Unsubscribe
@@ -56,9 +56,12 @@ class Connection(asyncio.Protocol):
         "_clients",
         "_closing",
         "_fragments",
+        "_frames",
         "_opened_at",
         "_protocol",
         "_reading",
+        "_reading_on",
+        "_room",
         "_session",
         "_transport",
         "_unread",
@@ -80,8 +83,11 @@ class Connection(asyncio.Protocol):
         self._session = Session(clients.limits.requests, clients.tally, now=now)
         self._opened_at = now
         self._fragments: bytearray | None = None
+        self._frames: list[Event] = []
         self._unread = b""
+        self._room = 0
         self._reading = True
+        self._reading_on = False
         self._writable = True
         self._closing = False
 
@@ -126,28 +132,39 @@ class Connection(asyncio.Protocol):
         self._conclude()
 
     def _receive(self, data: bytes) -> None:
-        self._unread = b""
+        rest = memoryview(data)
+        self._room = TURN_BYTES
         until = monotonic() + TURN_SECONDS
-        for end in range(SLICE_BYTES, len(data) + SLICE_BYTES, SLICE_BYTES):
-            self._protocol.receive_data(data[end - SLICE_BYTES : end])
-            for frame in self._protocol.events_received():
-                if not self._closing:
-                    self._take(frame)
-            if self._protocol.state is not OPEN:
-                self._conclude()
-            self._send_library_output()
-            if end < len(data) and (monotonic() > until or not self._readable):
-                self._unread = data[end:]
-                break
+        while self._take_frames(until) and rest:
+            self._protocol.receive_data(bytes(rest[:SLICE_BYTES]))
+            self._frames = self._protocol.events_received()[::-1]
+            rest = rest[SLICE_BYTES:]
+        self._unread = bytes(rest)
         self._read_on()
 
+    def _take_frames(self, until: float) -> bool:
+        """Take the frames that were read; return whether this turn's share of time and answers allows for more."""
+        frames = self._frames
+        while frames:
+            frame = frames.pop()
+            if not self._closing:
+                self._take(frame)
+            if frames and (self._room <= 0 or monotonic() > until):
+                return False
+        if self._protocol.state is not OPEN:
+            self._conclude()
+        self._send_library_output()
+        return self._readable and self._room > 0 and monotonic() <= until
+
     def _read_on(self) -> None:
-        if self._unread and self._readable:
+        if (self._unread or self._frames) and self._readable and not self._reading_on:
+            self._reading_on = True
             asyncio.get_running_loop().call_soon(self._take_unread)
         self._regulate_reading()
 
     def _take_unread(self) -> None:
-        if self._unread and self._readable:
+        self._reading_on = False
+        if (self._unread or self._frames) and self._readable:
             self.data_received(b"")
 
     @property
@@ -156,7 +173,7 @@ class Connection(asyncio.Protocol):
         return self._closing or (self._writable and not self.outbox.backlog)
 
     def _regulate_reading(self) -> None:
-        wanted = self._readable and not self._unread
+        wanted = self._readable and not self._unread and not self._frames
         if wanted != self._reading and not self._transport.is_closing():
             self._reading = wanted
             if wanted:
@@ -214,6 +231,7 @@ class Connection(asyncio.Protocol):
                 if id is not None:
                     hub.answer(self.outbox, messages.unsubscribe_ack(id, self._clients.epoch))
             case Answer(payload):
+                self._room -= len(payload)
                 hub.answer(self.outbox, payload)
             case Disconnect(close):
                 self.close(close)
@@ -323,6 +341,7 @@ class Connection(asyncio.Protocol):
         del exc  # whatever it is, the client is gone
         self._closing = True
         self._unread = b""
+        self._frames = []
         self._clients.hub.detach(self.outbox)
         code, reason = self._outcome()
         admitted = self in self._clients.connections

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from account_socket.protocol.session import RequestLimits
 
+
 @dataclass(frozen=True)
 class Limits:
     """

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 
-from account_socket.model import RawAccount
+from account_socket.model import Gap, RawAccount
 
 Deliver = Callable[[list[RawAccount]], Awaitable[None]]
 """Takes a batch of what has arrived, in arrival order; returns when there is room for more (backpressure)."""
@@ -42,10 +42,13 @@ class Datasource(ABC):
 
     Attributes:
         name: short, unique among the datasources of a process, without secrets (`rpc-0`).
+        on_gap: told of each span in which writes may have been missed, once the source is subscribed again (also
+            after its first connection, with `from_slot` None). Writes from `to_slot` on are delivered.
     """
 
     name: str
     status: SourceStatus
+    on_gap: Callable[[Gap], None] = staticmethod(lambda _: None)
 
     @abstractmethod
     async def run(self, deliver: Deliver) -> None:
@@ -53,4 +56,11 @@ class Datasource(ABC):
         Deliver account states until cancelled, reconnecting for ever.
 
         Each batch holds what had arrived, in arrival order; it is bounded in number and bytes.
+        """
+
+    def watch(self, pubkeys: Collection[str]) -> None:  # noqa: B027  (not every source can)
+        """
+        Tell which accounts clients are subscribed to, the whole set each time.
+
+        A source that can see the closing of single accounts watches as many of them as it can afford.
         """

@@ -162,7 +162,7 @@ class PubSubSession:
             return
         if self._tip.believes(doubtful, now) or (confirmed is None and first):
             self._beat(doubtful, now)
-        else:
+        elif first:
             self.odd.append(Odd("tip_ahead", str(doubtful)))
 
     def polled(self, slot: int, now: float) -> None:

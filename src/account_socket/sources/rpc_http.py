@@ -205,7 +205,8 @@ class RpcHttp:
             if not failure.retryable or not attempts or monotonic() + wait >= ends:
                 break
             await asyncio.sleep(wait)
-        raise failure
+        # Without the frames below, whose variables hold what the node wrote: it may repeat the key.
+        raise failure.with_traceback(None)
 
     async def _attempt(
         self, method: str, params: list[Any] | None, budget: Budget | None, seconds: float, max_bytes: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -184,8 +185,12 @@ class RawClient:
 
 @asynccontextmanager
 async def raw_client(served: Served, *, shake: bool = True) -> AsyncIterator[RawClient]:
-    """Connect for the block; with the WebSocket handshake made unless told otherwise."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", served.listener.port)
+    """Connect for the block, with little room in the kernel; with the handshake made unless told otherwise."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", served.listener.port))
+    reader, writer = await asyncio.open_connection(sock=sock)
     client = RawClient(reader, writer)
     try:
         if shake:
@@ -212,16 +217,17 @@ async def good_client(served: Served) -> AsyncIterator[list[int]]:
         while (await client.read_message()).get("id") != "good":
             pass
         published: list[int] = []
-        stop = asyncio.Event()
+        stop, finished = asyncio.Event(), asyncio.Event()
 
         async def publish() -> None:
             while not stop.is_set():
                 published.append(served.publish(KEY_A, size=200))
                 await asyncio.sleep(0.003)
             published.append(served.publish(KEY_A))
+            finished.set()
 
         async def receive() -> None:
-            while not stop.is_set() or received[-1:] != published[-1:]:
+            while not finished.is_set() or received[-1:] != published[-1:]:
                 opcode, payload = await client.read_frame()
                 if opcode == PING:
                     client.send(frame(PONG, payload))

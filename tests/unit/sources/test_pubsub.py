@@ -8,6 +8,8 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.hostile_node import account_json, program_notification, slot_notification, zstd_frame
+from tests.samples import KEY_A, PROGRAM
 
 from account_socket.model import Origin, RawAccount
 from account_socket.sources.account_json import MAX_DATA_BYTES
@@ -21,8 +23,6 @@ from account_socket.sources.pubsub import (
     program_subscribe,
     request,
 )
-from tests.hostile_node import account_json, program_notification, slot_notification, zstd_frame
-from tests.samples import KEY_A, PROGRAM
 
 U64 = 2**64 - 1
 AGAVE = (

@@ -3,11 +3,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tests.hostile_node import account_json, program_notification, slot_notification
+from tests.samples import KEY_A, KEY_B, PROGRAM
+
 from account_socket.sources.pubsub import FrameReader
 from account_socket.sources.pubsub_session import ENCODINGS, MAX_BATCH_ACCOUNTS, PubSubSession
 from account_socket.sources.slot_tip import SlotTip
-from tests.hostile_node import account_json, program_notification, slot_notification
-from tests.samples import KEY_A, KEY_B, PROGRAM
 
 OTHER_PROGRAM = "11111111111111111111111111111111"
 SLOTS, FIRST, SECOND = 7, 24040, 24041
@@ -50,7 +51,9 @@ def test_slots_are_asked_for_first() -> None:
     requests = sent(session_with(PROGRAM, OTHER_PROGRAM))
     assert [request["method"] for request in requests] == ["slotSubscribe", "programSubscribe", "programSubscribe"]
     assert [request["params"][0] for request in requests[1:]] == [PROGRAM, OTHER_PROGRAM]
-    assert all(request["params"][1] == {"encoding": ENCODINGS[0], "commitment": "confirmed"} for request in requests[1:])
+    assert all(
+        request["params"][1] == {"encoding": ENCODINGS[0], "commitment": "confirmed"} for request in requests[1:]
+    )
     assert len({request["id"] for request in requests}) == 3
 
 
@@ -109,7 +112,10 @@ def test_a_refused_encoding_falls_back() -> None:
 
 def test_a_refused_program_is_a_failure() -> None:
     """A refusal that another encoding does not mend names the node's reason and leaves the session of no use."""
-    for code, message in ((-32603, "Subscription refused. Node subscription limit reached"), (-32601, "Method not found")):
+    for code, message in (
+        (-32603, "Subscription refused. Node subscription limit reached"),
+        (-32601, "Method not found"),
+    ):
         session = session_with()
         _, program = sent(session)
         feed(session, {"id": program["id"], "error": {"code": code, "message": message}})

@@ -1,0 +1,87 @@
+"""
+The spans of slots in which writes may have been missed, and which states are to be doubted because of them.
+
+A state is trusted while its account was written or re-read at or after the end of every gap that concerns it. So
+there is one slot, `floor`: below it a state is doubtful and is read from the node before it is told to anybody, or
+told with `"stale":true` where the node cannot be asked.
+
+A gap of one source is none where another source read without interruption all the while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from account_socket.model import Gap
+
+
+@dataclass(eq=False)
+class OpenGap:
+    """
+    A gap that is not healed.
+
+    Attributes:
+        attempts: how often healing was tried.
+        error: why the last try failed, or "".
+        subscribed_healed: whether the accounts with subscribers were re-read.
+    """
+
+    gap: Gap
+    attempts: int = 0
+    error: str = ""
+    subscribed_healed: bool = False
+
+
+@dataclass
+class Gaps:
+    """
+    Attributes:
+        floor: states older than this slot are doubtful.
+        open: gaps not healed, oldest first.
+        healed, covered: how many were healed; how many another source covered.
+    """
+
+    floor: int = 0
+    open: list[OpenGap] = field(default_factory=list)
+    healed: int = 0
+    covered: int = 0
+    _unbroken_since: dict[str, int] = field(default_factory=dict)
+
+    def report(self, gap: Gap) -> OpenGap | None:
+        """Take a gap that a source tells of; return it if it has to be healed."""
+        covered = gap.from_slot is not None and any(
+            since <= gap.from_slot for source, since in self._unbroken_since.items() if source != gap.source
+        )
+        self._unbroken_since[gap.source] = gap.to_slot
+        if covered:
+            self.covered += 1
+            return None
+        opened = OpenGap(gap)
+        self.open.append(opened)
+        self.floor = max(self.floor, gap.to_slot)
+        return opened
+
+    def lost(self, source: str) -> None:
+        """Take that a source broke off: it covers no other's gap until it reports its own."""
+        self._unbroken_since.pop(source, None)
+
+    def close(self, opened: OpenGap, *, everything: bool) -> None:
+        """
+        Take that a gap was healed.
+
+        Args:
+            everything: every account was re-read, not only those with subscribers; then `floor` sinks again.
+        """
+        self.open.remove(opened)
+        self.healed += 1
+        if everything and not self.open:
+            self.floor = 0
+
+    def trusts(self, slot: int) -> bool:
+        """Whether a state written or re-read at `slot` is the newest as far as anybody knows."""
+        return slot >= self.floor
+
+    def names(self) -> Collection[str]:
+        """Return the sources that read without interruption now."""
+        return self._unbroken_since.keys()
