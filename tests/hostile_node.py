@@ -6,8 +6,9 @@ import asyncio
 import base64
 import http
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -237,20 +238,8 @@ async def hostile_http(respond: Callable[[dict[str, Any]], Any]) -> AsyncIterato
         await runner.cleanup()
 
 
-@asynccontextmanager
-async def silent_server() -> AsyncIterator[int]:
-    """Accept TCP and never say a word; yields the port."""
-    held: list[asyncio.StreamWriter] = []
-
-    async def hold(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        held.append(writer)
-
-    server = await asyncio.start_server(hold, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for writer in held:
-            writer.transport.abort()
-        await server.wait_closed()
-        await asyncio.sleep(0)  # the transports close in the loop's next turn
+@contextmanager
+def silent_server() -> Iterator[int]:
+    """Let TCP connections be made, by the kernel, and never say a word; yields the port."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+        yield listening.getsockname()[1]

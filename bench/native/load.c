@@ -89,7 +89,7 @@ static void post(struct client *client, unsigned char opcode, const char *payloa
     head[1] |= 0x80; /* masked with zeros, which is a mask like any other */
     head_size += 4;
     client->out = realloc(client->out, client->out_size + head_size + size);
-    memcpy(client->out + client->out_size, memset(head + head_size - 4, 0, 4) ? head : head, head_size);
+    memcpy(client->out + client->out_size, head, head_size);
     memcpy(client->out + client->out_size + head_size, payload, size);
     client->out_size += head_size + size;
 }
@@ -120,7 +120,7 @@ static void take_latency(uint64_t ns) {
 static void take_update(struct client *client, const char *text, size_t size, uint64_t now) {
     static const char key[] = "\"lamports\":", id_key[] = "\"account\":{\"id\":";
     const char *at = text + client->stamp_at - (sizeof key - 1);
-    if (client->stamp_at < sizeof key || client->stamp_at + STAMP_DIGITS > size || memcmp(at, key, sizeof key - 1)) {
+    if (client->stamp_at < sizeof key || client->stamp_at + (size_t)STAMP_DIGITS > size || memcmp(at, key, sizeof key - 1)) {
         at = memmem(text, size, key, sizeof key - 1);
         if (!at) return;
         client->stamp_at = (uint16_t)(at - text + (long)sizeof key - 1);

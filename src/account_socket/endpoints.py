@@ -121,5 +121,3 @@ def secrets_of(url: str) -> set[str]:
     if user or password:
         found.add(b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode())
     return {secret for secret in found if len(secret) >= _SHORTEST_SECRET}
-
-

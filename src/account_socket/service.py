@@ -25,7 +25,7 @@ import structlog
 
 from account_socket.cache.base import Cache
 from account_socket.cache.memory import MemoryCache
-from account_socket.errors import AccountSocketError, scrub_url
+from account_socket.errors import RpcError, scrub_url
 from account_socket.hub.hub import Hub
 from account_socket.measures import measure_pipeline, measure_sources, measure_storage
 from account_socket.metrics import Metrics
@@ -51,7 +51,7 @@ COMMIT_SECONDS = 3.0
 GOODBYE_SECONDS = 2.0
 EXIT_SECONDS = 9.5
 """A drain ends within 10 s, whatever hangs."""
-CLUSTER_CHECK_SECONDS = 5.0
+CLUSTER_CHECK_SECONDS = 3.0
 CLUSTER_RETRY_SECONDS = 10.0
 SOURCE_RESTART_SECONDS = 1.0
 
@@ -79,7 +79,11 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = 
         loop.add_signal_handler(number, drain)
     service = Service(settings)
     try:
-        await service.start()
+        try:
+            await service.start()
+        except BaseException:
+            await service.release()
+            raise
         if on_ready is not None:
             on_ready(service.url)
         await service.run_until(stop)
@@ -116,13 +120,13 @@ class Service:
             )
             for number, (url, rpc) in enumerate(zip(settings.rpc_url, self._rpcs, strict=True))
         ]
+        self._unchecked = list(self._rpcs)
         self.metrics = Metrics()
 
     async def start(self) -> None:
         """Open the database, the cache and the port; what upstream says comes in `run_until`."""
         settings = self._settings
         identity = await self._store.open()
-        self._genesis_hash = identity.genesis_hash
         self._ordering = Ordering(self._registry.programs, identity.next_id)
         async for page in self._store.marks():
             self._ordering.load(page)
@@ -231,17 +235,16 @@ class Service:
             await asyncio.sleep(SOURCE_RESTART_SECONDS)
 
     async def _check_cluster(self, seconds: float) -> bool:
-        """Bind the database to the node's cluster. False while no node answers. Raises WrongClusterError."""
-        for rpc in self._rpcs:
+        """Bind the database to the nodes' cluster. False while one does not answer. Raises WrongClusterError."""
+        for rpc in list(self._unchecked):
             try:
-                async with asyncio.timeout(seconds):
-                    genesis_hash = await rpc.get_genesis_hash()
-            except (AccountSocketError, TimeoutError) as error:
-                log.warning("cluster not checked yet", node=repr(rpc), error=str(error) or "timed out")
-                return False
-            await self._store.bind(genesis_hash)
-            self._genesis_hash = genesis_hash
-        return True
+                genesis_hash = await rpc.get_genesis_hash(deadline=seconds)
+            except RpcError as error:
+                log.warning("cluster not checked yet", node=repr(rpc), error=str(error), hint=error.hint)
+            else:
+                await self._store.bind(genesis_hash)
+                self._unchecked.remove(rpc)
+        return not self._unchecked
 
     async def _know_cluster(self) -> None:
         """Check the cluster as soon as every node answers; another cluster's ends the process."""
@@ -259,11 +262,15 @@ class Service:
         drained = await self.pipeline.drain(COMMIT_SECONDS)
         await self._listener.drain(GOODBYE_SECONDS)
         await _cancel(parts)
+        await self.release(next_id=self._ordering.next_id if drained else None)
+        log.info("server stopped", clean=drained)
+
+    async def release(self, *, next_id: int | None = None) -> None:
+        """Let go of cache, database and nodes; also after a start that failed."""
         await self._cache.close()
-        await self._store.close(next_id=self._ordering.next_id if drained else None)
+        await self._store.close(next_id=next_id)
         for rpc in self._rpcs:
             await rpc.close()
-        log.info("server stopped", clean=drained)
 
 
 async def _open_cache(settings: Settings) -> Cache:

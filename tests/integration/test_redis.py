@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 
 import pytest
 import structlog
@@ -269,14 +270,18 @@ LIES = [
 @pytest.mark.parametrize("lie", LIES)
 async def test_a_server_that_lies(lie: bytes) -> None:
     """A server that speaks another protocol, or answers nonsense, is survived: reads are absent, tries go on."""
-    connections = 0
+    connections = ended = 0
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connections
+        nonlocal connections, ended
         connections += 1
-        while await reader.read(65536) and lie:
-            writer.write(lie)
+        with suppress(OSError):
+            while await reader.read(65536) and lie:
+                writer.write(lie)
         writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+        ended += 1
 
     liar = await asyncio.start_server(answer, "127.0.0.1", 0)
     cache = RedisCache(f"redis://127.0.0.1:{liar.sockets[0].getsockname()[1]}", ttl=60)
@@ -289,6 +294,7 @@ async def test_a_server_that_lies(lie: bytes) -> None:
     assert cache._task is not None
     assert not cache._task.done()
     await cache.close()
+    await until(lambda: ended == connections)
     liar.close()
     await liar.wait_closed()
 

@@ -19,7 +19,7 @@ from account_socket.backoff import Backoff
 from account_socket.cache.account_value import read_account_value
 from account_socket.cache.base import Cache
 from account_socket.cache.latest import LatestQueue
-from account_socket.errors import SettingsError, scrub_url
+from account_socket.errors import CacheError, SettingsError, scrub_url
 from account_socket.model import AccountUpdate, StoredState
 
 KEY_PREFIX = "account:"
@@ -39,7 +39,7 @@ READ_PAGE = 200
 _SET = b"*5\r\n$3\r\nSET\r\n$%d\r\n" + KEY_PREFIX.encode() + b"%b\r\n$%d\r\n%b\r\n$2\r\nEX\r\n$%d\r\n%b\r\n"
 """`SET account:{pubkey} value EX ttl` as RESP: the library packs a command in ten times the time."""
 
-_LOST = (RedisError, OSError, TimeoutError)
+_LOST = (RedisError, CacheError, OSError, TimeoutError)
 
 log = structlog.get_logger("account_socket.cache")
 
@@ -87,7 +87,7 @@ class RedisCache(Cache):
         self._task: asyncio.Task[None] | None = None
         self._reachable = False
         self._closing = False
-        self._identity: tuple[str, int] | None = None
+        self._identity: tuple[bytes, int] | None = None
         self._written = self._hits = self._misses = self._errors = 0
 
     async def open(self) -> None:
@@ -125,6 +125,8 @@ class RedisCache(Cache):
         for start in range(0, len(pubkeys), READ_PAGE):
             page = pubkeys[start : start + READ_PAGE]
             values = await self._reading.mget([KEY_PREFIX + pubkey for pubkey in page])
+            if not isinstance(values, list) or len(values) != len(page):
+                raise CacheError("the server does not answer as Redis does")
             for pubkey, value in zip(page, values, strict=True):
                 state = read_account_value(pubkey, value)
                 if state is not None:
@@ -168,20 +170,21 @@ class RedisCache(Cache):
         self._reachable = True
         log.info("cache connected", url=self._name)
 
-    async def _identify(self) -> tuple[str, int] | None:
+    async def _identify(self) -> tuple[bytes, int] | None:
         """Return the run of the server and our connection's number in it; None where we may not ask."""
         try:
-            server = str(await self._ask("INFO", "server"))
-            number = int(await self._ask("CLIENT", "ID"))
+            server = await self._ask("INFO", "server")
+            number = await self._ask("CLIENT", "ID")
         except ResponseError:
             return None
-        run = next((line for line in server.splitlines() if line.startswith("run_id:")), "")
+        if not isinstance(server, bytes) or not isinstance(number, int):
+            raise CacheError("the server does not answer as Redis does")
+        run = next((line for line in server.splitlines() if line.startswith(b"run_id:")), b"")
         return (run, number) if run else None
 
     async def _ask(self, *command: str | int) -> Any:
         await self._writing.send_command(*command)
-        answer = await self._writing.read_response()
-        return answer.decode(errors="replace") if isinstance(answer, bytes) else answer
+        return await self._writing.read_response()
 
     async def _write_until_lost(self) -> None:
         while True:
@@ -213,11 +216,13 @@ class RedisCache(Cache):
         await connection.send_packed_command(self._set_commands(group), check_health=False)
         for pubkey, state in group.items():
             try:
-                await connection.read_response()
+                answer = await connection.read_response()
             except ResponseError as error:
                 self._refuse(pubkey, state, error)
-            else:
-                self._written += 1
+                continue
+            if answer != b"OK":
+                raise CacheError("the server does not answer as Redis does")
+            self._written += 1
 
     def _set_commands(self, group: dict[str, StoredState]) -> bytes:
         ttl = self._ttl

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from account_socket import logs
 from account_socket.cli.flags import load_with_upstream, with_settings
-from account_socket.cli.process import explaining_the_port, run_until_signal
+from account_socket.cli.process import explaining_the_port, run_until_signal, talk
 
 
 @with_settings()

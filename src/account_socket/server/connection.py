@@ -246,9 +246,12 @@ class Connection(asyncio.Protocol):
         """Write what the outbox holds, as one system call; what does not fit this turn follows in the next."""
         if self._closing:
             return
-        frames = self.outbox.take(writable=self._writable)
-        if frames:
-            self._transport.writelines(frames)
+        try:
+            self._write_pending()
+        except Exception:  # the clients behind this one in the turn must not suffer
+            log.exception("client flush failed", conn=self.number)
+            self.abort()
+            return
         if self.behind:
             self._clients.hub.touch(self.outbox)
             self._regulate_reading()
@@ -302,7 +305,8 @@ class Connection(asyncio.Protocol):
         if self._closing:
             return
         self._write_pending()
-        self._protocol.send_close(close.code, close.reason)
+        if self._protocol.state is OPEN:  # else the library has closed for what came later in the same slice
+            self._protocol.send_close(close.code, close.reason)
         self._conclude(slow=close is Close.SLOW_CONSUMER)
 
     def abort(self) -> None:
@@ -359,8 +363,7 @@ class Connection(asyncio.Protocol):
             )
 
     def _outcome(self) -> tuple[int, str]:
-        protocol = self._protocol
-        close = protocol.close_rcvd if protocol.close_rcvd_then_sent else protocol.close_sent
+        close = self._protocol.close_sent  # ours, or the client's own, as its echo
         return (ABNORMAL_CLOSURE, "") if close is None else (int(close.code), close.reason)
 
 

@@ -70,7 +70,7 @@ class Forks:
         """Take the parent of a slot."""
         if slot > self._root:
             found = self._open(slot)
-            if parent is not None:
+            if parent is not None and parent < slot:
                 found.parent = parent
             self._bound()
 
@@ -78,11 +78,7 @@ class Forks:
         """Take a slot out that the node gave up, and all that descend from it."""
         if slot not in self._slots:
             return None
-        dead = {slot}
-        for number in sorted(self._slots):
-            if self._slots[number].parent in dead:
-                dead.add(number)
-        return self._remove(dead)
+        return self._remove(self._with_descendants({slot}))
 
     def finalized(self, slot: int) -> Retraction | None:
         """Root a slot and its ancestors; other slots below it are dead, as far as parents are known."""
@@ -93,9 +89,10 @@ class Forks:
         while (parent := self._slots[lowest].parent) is not None and parent in self._slots:
             chain.add(parent)
             lowest = parent
-        # Below a slot of unknown parent nothing can be told apart; what has a parent there is rooted with it.
-        unknown_below = lowest if self._slots[lowest].parent is None else self._root
-        dead = {number for number in self._slots if unknown_below < number < slot and number not in chain}
+        # Below a parent that was never seen nothing can be told apart: what is there is rooted, not dead.
+        known_above = lowest if parent is None else max(parent, self._root)
+        dead = {number for number in self._slots if known_above < number < slot and number not in chain}
+        dead = self._with_descendants(dead)
         retraction = self._remove(dead)
         for number in sorted(number for number in self._slots if number <= slot):
             self._make_rooted(number)
@@ -107,6 +104,12 @@ class Forks:
         if found is None:
             found = self._slots[slot] = _Slot(writes={})
         return found
+
+    def _with_descendants(self, dead: set[int]) -> set[int]:
+        for number in sorted(self._slots):
+            if self._slots[number].parent in dead:
+                dead.add(number)
+        return dead
 
     def _remove(self, dead: set[int]) -> Retraction | None:
         removed = {number: self._slots.pop(number).writes for number in sorted(dead)}

@@ -45,13 +45,16 @@ class Upkeep:
 
     def __call__(self, connection: sqlite3.Connection) -> None:
         """Copy what the WAL holds without making anyone wait, then measure. Raises sqlite3.Error."""
-        frames = self._copy(connection)
-        if frames > RESTART_FRAMES:
-            self._copy(connection)  # what came while the first copy was made
-        (pages,) = connection.execute("PRAGMA freelist_count").fetchone()
-        (size,) = connection.execute("PRAGMA page_size").fetchone()
-        self.reusable_bytes = pages * size
-        self._measure()
+        frames = 0
+        try:
+            frames = self._copy(connection)
+            if frames > RESTART_FRAMES:
+                self._copy(connection)  # what came while the first copy was made
+            (pages,) = connection.execute("PRAGMA freelist_count").fetchone()
+            (size,) = connection.execute("PRAGMA page_size").fetchone()
+            self.reusable_bytes = pages * size
+        finally:
+            self._measure()  # a full disk fails the copy, and is what must be seen
         if self.wal_bytes > MAX_WAL_BYTES:
             self.wanted = "TRUNCATE"
         elif frames > RESTART_FRAMES:
@@ -65,18 +68,17 @@ class Upkeep:
     def _measure(self) -> None:
         with suppress(OSError):
             self.disk_bytes = shutil.disk_usage(self._path.parent).free
+        self.wal_bytes = 0
+        with suppress(FileNotFoundError):
+            self.wal_bytes = self._wal.stat().st_size
         try:
             database = self._path.stat()
-        except OSError:
+        except FileNotFoundError:
             self.moved = True
-        else:
-            self._inode = self._inode or database.st_ino
-            self.moved = database.st_ino != self._inode
-            self.database_bytes = database.st_size
-        try:
-            self.wal_bytes = self._wal.stat().st_size
-        except OSError:
-            self.wal_bytes = 0
+            return
+        self._inode = self._inode or database.st_ino
+        self.moved = database.st_ino != self._inode
+        self.database_bytes = database.st_size
 
     @property
     def free_bytes(self) -> int | None:

@@ -8,9 +8,11 @@ import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
+
+from tests.samples import KEY_A, update
 
 from account_socket.hub.hub import Hub
 from account_socket.metrics import Metrics
@@ -18,7 +20,6 @@ from account_socket.model import StoredState
 from account_socket.server.http import Readiness
 from account_socket.server.limits import Limits
 from account_socket.server.listener import Listener
-from tests.samples import KEY_A, update
 
 TEXT, BINARY, CLOSE, PING, PONG, CONTINUATION = 1, 2, 8, 9, 10, 0
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -198,10 +199,8 @@ async def raw_client(served: Served, *, shake: bool = True) -> AsyncIterator[Raw
         yield client
     finally:
         writer.transport.abort()
-        try:
+        with suppress(OSError):
             await writer.wait_closed()
-        except OSError:
-            pass
 
 
 @asynccontextmanager

@@ -6,13 +6,11 @@ Each table holds what is sent and the exact answer: an HTTP status, an error cod
 
 from __future__ import annotations
 
-import asyncio
 import json
 import struct
 from collections.abc import AsyncIterator
 
 import pytest
-
 from tests.integration.server.serving import (
     BINARY,
     CLOSE,
@@ -37,7 +35,7 @@ ALIVE = {"action": "ping", "id": "alive"}
 @pytest.fixture
 async def served() -> AsyncIterator[Served]:
     """A server with a good client on it, checked at the end."""
-    async with serving(allowed_origins={"https://good.example"}) as served, good_client(served):
+    async with serving(allowed_origins={"https://good.example"}, head_seconds=0.5) as served, good_client(served):
         yield served
 
 
@@ -157,7 +155,8 @@ FRAMES: dict[str, tuple[object, ...]] = {
 async def test_frames(served: Served, sent: bytes, answer: int) -> None:
     """A frame against the rules is answered with the close code that says so, behind the answers due before it."""
     async with raw_client(served) as client:
-        client.send(frame(TEXT, HELLO) + sent + frame(TEXT, HELLO))
+        behind = b"" if answer == 1003 else frame(TEXT, HELLO)  # a second fault there, see below
+        client.send(frame(TEXT, HELLO) + sent + behind)
         assert await client.read_message() == {"type": "pong"}
         opcode, payload = await client.read_frame()
         assert opcode == CLOSE
@@ -360,3 +359,12 @@ async def test_too_many_subscriptions() -> None:
         assert (await client.read_message())["code"] == "too_many_subscriptions"
         client.say({"action": "subscribe", "pubkey": KEY_B, "id": 4})
         assert (await client.read_message())["type"] == "ack"
+
+
+async def test_a_binary_part_and_a_worse_fault_at_once(served: Served) -> None:
+    """Two faults in one segment end in one close frame."""
+    async with raw_client(served) as client:
+        client.send(frame(BINARY, b"x", fin=False) + frame(TEXT, HELLO))
+        code, _ = await client.read_close()
+        assert code == 1002
+        assert await client.read_rest() == b""

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
-
 from tests.integration.server.serving import (
     CLOSE,
     CONTINUATION,

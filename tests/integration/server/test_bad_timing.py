@@ -7,7 +7,6 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
-
 from tests.integration.server.serving import (
     CLOSE,
     CONTINUATION,
@@ -25,7 +24,7 @@ from tests.integration.server.serving import (
 from tests.samples import KEY_B
 from tests.waiting import until
 
-SOON = 0.3
+SOON = 0.2
 """Every time limit of the server in these tests, in seconds."""
 
 

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
-
 from tests.integration.server.serving import Served, raw_client, request_head, serving
 from tests.waiting import until
 
@@ -60,7 +59,7 @@ async def test_head_requests(http: aiohttp.ClientSession) -> None:
         assert response.headers["Content-Length"] == "15"
 
 
-async def test_readiness_is_asked_each_time(served: Served, http: aiohttp.ClientSession) -> None:
+async def test_readiness_is_asked_each_time() -> None:
     """What /readyz answers is what the service says now, status code and all."""
     answers = iter([(503, {"status": "starting"}), (200, {"status": "degraded", "parts": [1]})])
     async with serving(readiness=lambda: next(answers)) as served, aiohttp.ClientSession(served.base) as http:

@@ -8,10 +8,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import structlog.testing
 from solders.pubkey import Pubkey
-from websockets.asyncio.client import ClientConnection, connect
-
-from account_socket.model import StoredState
 from tests.integration.server.serving import (
     CONTINUATION,
     PING,
@@ -25,6 +23,10 @@ from tests.integration.server.serving import (
 )
 from tests.samples import KEY_A, KEY_B, update
 from tests.waiting import until
+from websockets.asyncio.client import ClientConnection, connect
+
+from account_socket.hub.outbox import Outbox
+from account_socket.model import StoredState
 
 KEYS = [KEY_A, KEY_B]
 
@@ -313,7 +315,7 @@ async def test_going_away(served: Served) -> None:
         assert asyncio.get_running_loop().time() - started < 2
         assert ids == list(range(1, 101))
         assert client.close_code == 1001
-    with pytest.raises(OSError):
+    with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", port)
 
 
@@ -344,3 +346,48 @@ async def test_metrics_tell_what_happened(served: Served, client: ClientConnecti
     assert "account_socket_messages_sent_total 3.0" in lines
     assert 'account_socket_requests_total{action="subscribe"} 1.0' in lines
     assert 'account_socket_errors_total{code="unknown_action"} 1.0' in lines
+
+
+async def test_log_lines(served: Served) -> None:
+    """One line when a client comes, one with its totals when it goes, and nothing in between."""
+    with structlog.testing.capture_logs() as lines:
+        async with connect(served.url) as client:
+            await ask(client, {"action": "subscribe", "pubkey": KEY_A, "id": 1})
+            await ask(client, {"action": "nope"})
+            served.publish()
+            await receive(client)
+        await until(lambda: served.listener.connections == 0)
+    came, went = lines
+    assert (came["event"], came["conn"], came["peer"][:10]) == ("client connected", 1, "127.0.0.1:")
+    assert went.pop("seconds") >= 0
+    assert went == {
+        "event": "client disconnected",
+        "log_level": "info",
+        "conn": 1,
+        "code": 1000,
+        "reason": "",
+        "sent": 3,
+        "conflated": 0,
+        "requests": 2,
+    }
+
+
+async def test_a_failing_flush_costs_one_client(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug in writing to one client does not keep a turn's update from the clients behind it."""
+    async with raw_client(served) as unlucky, connect(served.url) as healthy:
+        unlucky.say({"action": "subscribe", "pubkey": KEY_A, "id": 1})
+        await unlucky.read_message()
+        await ask(healthy, {"action": "subscribe", "pubkey": KEY_A, "id": 1})
+        (connection,) = [one for one in served.listener.clients.connections if one.number == 1]
+
+        take = Outbox.take
+
+        def explode(outbox: Outbox, *, writable: bool) -> list[bytes]:
+            if outbox is connection.outbox:
+                raise RuntimeError("for the test")
+            return take(outbox, writable=writable)
+
+        monkeypatch.setattr(Outbox, "take", explode)
+        served.publish()
+        assert (await receive(healthy))["account"]["id"] == 1
+        await until(lambda: served.listener.connections == 1)

@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack
 import psutil
 import pytest
 from solders.pubkey import Pubkey
-
 from tests.integration.server.serving import TEXT, RawClient, Served, good_client, raw_client, serving
 from tests.samples import KEY_A, KEY_B
 from tests.waiting import until

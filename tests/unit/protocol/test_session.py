@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.samples import KEY_A, KEY_B
 
 from account_socket.protocol.codes import Close
 from account_socket.protocol.messages import Subscribe, Unsubscribe
@@ -16,7 +17,6 @@ from account_socket.protocol.session import (
     Session,
     Tally,
 )
-from tests.samples import KEY_A, KEY_B
 
 PING = '{"action":"ping","id":1}'
 
@@ -35,12 +35,12 @@ def code(action: object) -> str:
 def test_requests_become_actions() -> None:
     """Each request becomes one action, and is counted by its kind."""
     session, tally = make()
-    key = '"pubkey":"%s"' % KEY_A
-    assert session.receive_text('{"action":"subscribe",%s}' % key, (), now=100) == Subscribe(None, (KEY_A,))
-    assert session.receive_text('{"action":"unsubscribe",%s}' % key, (), now=100) == Unsubscribe(None, (KEY_A,))
+    subscribe = json.dumps({"action": "subscribe", "pubkey": KEY_A})
+    assert session.receive_text(subscribe, (), now=100) == Subscribe(None, (KEY_A,))
+    assert session.receive_text(subscribe.replace('"s', '"uns'), (), now=100) == Unsubscribe(None, (KEY_A,))
     assert session.receive_text(PING, (), now=100) == Answer(b'{"type":"pong","id":1}')
     listed = session.receive_text('{"action":"list"}', {KEY_B: None, KEY_A: None}, now=100)
-    assert listed == Answer(('{"type":"subscriptions","pubkeys":["%s","%s"]}' % (KEY_B, KEY_A)).encode())
+    assert listed == Answer(f'{{"type":"subscriptions","pubkeys":["{KEY_B}","{KEY_A}"]}}'.encode())
     assert code(session.receive_text("?", (), now=100)) == "invalid_json"
     assert tally.requests == {"subscribe": 1, "unsubscribe": 1, "ping": 1, "list": 1}
     assert tally.errors == {"invalid_json": 1}

@@ -1,0 +1,130 @@
+"""
+Ingest: from the node's socket to committed and sent, at full speed and at a steady rate.
+
+At full speed the node sends as fast as TCP takes it; the rate is that at which one client, subscribed to every
+account, got each update. Latency is from the node's write to the client's read, the commit between them.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import rig
+from figures import Figure, Options, Series
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from messages import Messages
+
+ACCOUNTS = 1_000
+CROWD = 20
+"""Clients subscribed to everything: each update becomes so many messages, and the loop has no time left."""
+RATES = {1_000: (2.0, 8.0, 50.0), 5_000: (None, None, None)}
+"""Updates a second → targets of p50, p99, p99.9 in ms."""
+CATCH_UP_SECONDS = 30.0
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    target: float | None
+    with_redis: bool = False
+    zstd: bool = True
+    clients: int = 1
+
+
+CASES = (
+    Case("embedded cache", 15_000),
+    Case("Redis", 10_000, with_redis=True),
+    Case(f"{CROWD} clients on everything", 8_000, clients=CROWD),
+    Case("embedded cache, base64 upstream", None, zstd=False),
+)
+
+
+def measure(options: Options) -> Iterator[Figure]:
+    with rig.made_messages(options.many(ACCOUNTS)) as made:
+        for case in CASES:
+            with rig.redis() if case.with_redis else nullcontext("memory://") as cache_url:
+                yield from measure_case(case, made, options, cache_url)
+
+
+def measure_case(case: Case, made: Messages, options: Options, cache_url: str) -> Iterator[Figure]:
+    found = Series()
+    with (
+        rig.serving(made, zstd=case.zstd, REDIS_URL=cache_url) as (server, feeder),
+        rig.Load(server.port, made, case.clients) as load,
+    ):
+        load.connect(case.clients)
+        load.subscribe(range(case.clients), 0, made.accounts)
+        at_rest = server.resident_bytes
+        for _ in range(options.repetitions):
+            full_speed(server, feeder, load, options.seconds(options.ingest_seconds), found, case.clients)
+        server.quiet()
+        grown = (server.resident_bytes - at_rest) / MIB
+        if case.clients == 1 and case.zstd:
+            for rate in RATES:
+                latency(server, feeder, load, rate, options.seconds(5), found)
+    yield Figure(f"{case.name}: updates", "/s", found["rate"], case.target, ">=")
+    yield Figure(f"{case.name}: server CPU an update", "µs", found["cpu"])
+    yield Figure(f"{case.name}: updates a commit", "", found["group"], judge=">=")
+    yield Figure(f"{case.name}: messages replaced by newer ones", "%", found["conflated"])
+    yield Figure(f"{case.name}: resident memory grown over all runs", "MiB", [grown])
+    for rate, targets in RATES.items():
+        for part, target in zip(("p50", "p99", "p999"), targets, strict=True):
+            if f"{rate} {part}" in found.values:
+                yield Figure(f"{case.name}: latency at {rate:,}/s, {part}", "ms", found[f"{rate} {part}"], target)
+
+
+def full_speed(
+    server: rig.Server, feeder: rig.Feeder, load: rig.Load, seconds: float, found: Series, clients: int
+) -> None:
+    load.reset()
+    before, cpu = server.metrics(), server.cpu_seconds
+    started = time.monotonic()
+    feeder.start()
+    time.sleep(seconds)
+    sent, _ = feeder.stop()
+    received = receive_all(server, load, sent * clients, before["messages_conflated_total"])
+    elapsed = time.monotonic() - started
+    cpu = server.cpu_seconds - cpu
+    after = server.metrics()
+    conflated = after["messages_conflated_total"] - before["messages_conflated_total"]
+    assert received + conflated == sent * clients, f"{received} received + {conflated} replaced, {sent * clients} sent"
+    assert not load.report()["backwards"]
+    found.add("rate", sent / elapsed)
+    found.add("cpu", cpu / sent * 1e6)
+    found.add("conflated", 100 * conflated / (sent * clients))
+    commits = after["commit_group_size_count"] - before["commit_group_size_count"]
+    found.add("group", (after["commit_group_size_sum"] - before["commit_group_size_sum"]) / commits)
+
+
+def receive_all(server: rig.Server, load: rig.Load, expected: int, conflated_before: float) -> int:
+    """Wait until every update was received, or replaced by a newer one in a client's backlog."""
+    until = time.monotonic() + CATCH_UP_SECONDS
+    received = load.receive(expected, 0.5)
+    while received < expected and time.monotonic() < until:
+        conflated = server.metrics()["messages_conflated_total"] - conflated_before
+        received = load.receive(round(expected - conflated), 0.5)
+        if received + conflated >= expected:
+            break
+    return received
+
+
+def latency(
+    server: rig.Server, feeder: rig.Feeder, load: rig.Load, rate: int, seconds: float, found: Series
+) -> None:
+    count = round(rate * seconds)
+    server.quiet()
+    load.reset()
+    feeder.play(count, rate)
+    received = load.receive(count)
+    report = load.report()
+    assert received == count == report["live"], f"{received} of {count} updates were received"
+    assert not report["backwards"]
+    for part in ("p50", "p99", "p999"):
+        found.add(f"{rate} {part}", report[f"{part}_us"] / 1000)

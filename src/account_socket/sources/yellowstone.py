@@ -1,0 +1,252 @@
+"""The datasource of Yellowstone gRPC: accounts as their slots are made, with replay, reconnecting for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import grpc
+import structlog
+from grpc.aio import AioRpcError
+
+from account_socket.backoff import Backoff
+from account_socket.endpoints import Endpoint, is_loopback
+from account_socket.errors import SettingsError
+from account_socket.sources.base import Datasource, Deliver, SourceStatus
+from account_socket.sources.continuity import Continuity
+from account_socket.sources.forks import Forks
+from account_socket.sources.geyser import (
+    HINTS,
+    Then,
+    UpdateReader,
+    read_first_available,
+    read_slot,
+    read_version,
+    slot_request,
+    subscribe_request,
+)
+from account_socket.sources.geyser_connection import GeyserConnection
+from account_socket.sources.geyser_session import GeyserSession
+from account_socket.sources.slot_tip import SlotTip
+
+SUBSCRIBE = "/geyser.Geyser/Subscribe"
+REPLAY_INFO = "/geyser.Geyser/SubscribeReplayInfo"
+GET_SLOT = "/geyser.Geyser/GetSlot"
+GET_VERSION = "/geyser.Geyser/GetVersion"
+
+OPEN_SECONDS = 5.0
+"""For TCP, TLS and the first answer: a node that accepts TCP and says nothing is left after it."""
+
+BACKOFF_BASE_SECONDS, BACKOFF_CAP_SECONDS = 0.5, 8.0
+"""The longest wait and one stalled handshake stay below the 15 s in which streaming resumes."""
+
+LATER_SECONDS = 5.0
+REFUSED_SECONDS = 60.0
+"""How soon a node is asked again that was content with token and filters before, and is not any more."""
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+"""grpcio's default is 4 MiB, an account may have 10."""
+
+MAX_WATCHED = 1_000
+_DEFAULT_PORTS = {"https": 443, "http": 10_000}
+_REPLAY_TRIES = 3
+_IDENTITY, _GZIP = 0b001, 0b101
+"""grpc.compression_enabled_algorithms_bitset: what the node may use towards us."""
+
+log = structlog.get_logger("account_socket.upstream")
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """Why one connection ended."""
+
+    then: Then
+    reason: str
+    code: str = ""
+    progress: float = 0.0
+
+
+class Yellowstone(Datasource):
+    """
+    Account updates of `programs` from one Yellowstone endpoint.
+
+    Args:
+        url: `http(s)://host:port`; without a port 443, or 10000 without TLS.
+        name: short and unique, without secrets.
+        programs: base58 addresses, the owners to filter by.
+        commitment: processed, confirmed or finalized.
+        token: the `x-token`, or ""; it appears nowhere.
+        compression: whether the node may send gzip.
+        max_watched: how many single accounts the node's limits allow in a filter.
+        stale_slot_seconds: without a new slot for so long, the stream is dead whatever TCP says.
+        backoff: the waits between connections.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        programs: Sequence[str],
+        commitment: str,
+        token: str = "",
+        compression: bool = False,
+        max_watched: int = MAX_WATCHED,
+        stale_slot_seconds: float = 10.0,
+        open_seconds: float = OPEN_SECONDS,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self.name = name
+        self.status = SourceStatus()
+        self._endpoint = Endpoint(url)
+        self._token = token
+        self._programs = tuple(programs)
+        self._commitment = commitment
+        self._compression = compression
+        self._max_watched = max_watched
+        self._stale_slot_seconds = stale_slot_seconds
+        self._open_seconds = open_seconds
+        self._backoff = backoff or Backoff(BACKOFF_BASE_SECONDS, BACKOFF_CAP_SECONDS)
+        self._tip = SlotTip()
+        self._reader = UpdateReader(name)
+        self._continuity = Continuity(commitment)
+        self._forks = Forks() if commitment == "processed" else None
+        self._watched: tuple[str, ...] = ()
+        self._connection: GeyserConnection | None = None
+        self._was_connected = False
+        self._replay_failures = 0
+        self._why_new = "first connection"
+
+    def __repr__(self) -> str:
+        return f"Yellowstone({self.name!r}, {self._endpoint.label!r})"
+
+    def watch(self, pubkeys: Collection[str]) -> None:
+        """See these accounts closed: as many as the node's limits allow, in their order."""
+        watched = tuple(pubkeys)[: self._max_watched]
+        if watched != self._watched:
+            self._watched = watched
+            if self._connection is not None:
+                self._connection.send_filters()
+
+    async def run(self, deliver: Deliver) -> None:
+        """
+        Deliver until cancelled.
+
+        Raises:
+            SettingsError: the node refuses the token or the filters, and was never connected.
+            What `deliver` raises.
+        """
+        while True:
+            ending = await self._connect_once(deliver)
+            self._why_new = ending.reason
+            self._was_connected |= ending.progress > 0
+            wait = max(self._backoff.next(ending.progress), self._wait_after(ending))
+            repeated = ending.reason == self.status.last_error and not ending.progress
+            self.status.last_error = ending.reason
+            note = log.debug if repeated else log.warning
+            note(
+                "upstream lost",
+                source=self.name,
+                url=self._endpoint.label,
+                reason=ending.reason,
+                retry_in=round(wait, 2),
+            )
+            await asyncio.sleep(wait)
+            self.status.reconnects += 1
+
+    def _wait_after(self, ending: _Ending) -> float:
+        """Draw the conclusions from an ending; return the seconds to wait at least. Raises SettingsError."""
+        match ending.then:
+            case Then.WITHOUT_REPLAY:
+                self._replay_failures = _REPLAY_TRIES
+            case Then.RETRY_LATER:
+                return LATER_SECONDS
+            case Then.NARROW if self._watched:
+                self._max_watched = len(self._watched) // 2
+                log.warning("the node refuses the filters", source=self.name, watching_at_most=self._max_watched)
+                self._watched = self._watched[: self._max_watched]
+            case Then.STOP | Then.NARROW:
+                if not self._was_connected:
+                    raise SettingsError(f"{self._endpoint.label}: {ending.reason}", hint=HINTS.get(ending.code, ""))
+                return REFUSED_SECONDS
+            case _:
+                if ending.progress == 0:
+                    self._replay_failures += 1
+        return 0.0
+
+    async def _connect_once(self, deliver: Deliver) -> _Ending:
+        # A channel of its own: a broken one would keep its own back-off, and leak streams.
+        channel = open_channel(self._endpoint.url, compression=self._compression)
+        try:
+            return await self._stream(channel, deliver)
+        except AioRpcError as error:
+            return self._ending(error)
+        finally:
+            self.status.connected = False
+            self._connection = None
+            await channel.close()
+
+    async def _stream(self, channel: grpc.aio.Channel, deliver: Deliver) -> _Ending:
+        node = Node(channel, self._token, self._open_seconds)
+        tip, first_available = await asyncio.gather(node.slot(), node.first_available())
+        if isinstance(tip, AioRpcError):
+            return self._ending(tip)
+        from_slot = self._replay_from(first_available)
+        session = GeyserSession(
+            self.name, self._reader, self._tip, self._continuity, forks=self._forks, why_new=self._why_new
+        )
+        session.settle_doubt(tip, asyncio.get_running_loop().time())
+        call = node.subscribe()
+        connection = self._connection = GeyserConnection(
+            call,
+            session,
+            self._tip,
+            name=self.name,
+            status=self.status,
+            scrub=self._scrub,
+            filters=lambda: self._filters(None),
+            ask_slot=node.slot_or_none,
+            on_gap=self.on_gap,
+            stale_slot_seconds=self._stale_slot_seconds,
+        )
+        try:
+            # The first request goes at once: some balancers hold a stream back until one flows.
+            async with asyncio.timeout(self._open_seconds):
+                await call.write(self._filters(from_slot))
+            await connection.run(deliver)
+        except TimeoutError:
+            return _Ending(Then.RETRY, f"no stream within {self._open_seconds:g} s")
+        finally:
+            call.cancel()
+        if connection.progress_seconds:
+            self._replay_failures = 0
+        return _Ending(connection.then, connection.reason, connection.code, connection.progress_seconds)
+
+    def _replay_from(self, first_available: int | None) -> int | None:
+        """Return the slot to ask replay from; None where the node cannot replay what was missed."""
+        wanted = self._continuity.replay_from
+        if wanted is None or first_available is None or self._replay_failures >= _REPLAY_TRIES:
+            self._replay_failures = 0
+            return None
+        newest = self._continuity.newest
+        if newest is None or first_available > newest:
+            return None
+        return max(wanted, first_available)
+
+    def _filters(self, from_slot: int | None) -> bytes:
+        return subscribe_request(self._programs, self._watched, self._commitment, from_slot)
+
+    def _ending(self, error: AioRpcError) -> _Ending:
+        code, details = error.code().name, error.details() or ""
+        if code == "DEADLINE_EXCEEDED":
+            details = f"no answer for {self._open_seconds:g} s"
+        return _Ending(after_unary(code), self._scrub(f"{code}: {details}"), code)
+
+    def _scrub(self, text: str) -> str:
+        return self._endpoint.scrub(text.replace(self._token, "***") if self._token else text)

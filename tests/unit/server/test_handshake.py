@@ -1,0 +1,80 @@
+"""The door's pure part, as tables of bytes and verdict."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.server import ServerProtocol
+
+from account_socket.server.handshake import Refused, head_end, is_upgrade, may_be_http, plain_response, shake_hands
+
+HEAD = (
+    b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+LOG = logging.getLogger("test")
+
+
+@pytest.mark.parametrize(
+    ("head", "upgrade"),
+    [
+        (HEAD, True),
+        (HEAD.replace(b"/ws", b"/ws/"), True),
+        (HEAD.replace(b"/ws", b"/ws/a/b"), True),
+        (HEAD.replace(b"/ws", b"/ws?token=1"), True),
+        (HEAD.replace(b"Upgrade: websocket", b"UPGRADE:WebSocket"), True),
+        (HEAD.replace(b"Upgrade: websocket", b"Upgrade: \t websocket"), True),
+        (HEAD.replace(b"GET", b"POST"), True),
+        (HEAD.replace(b"/ws", b"/wsx"), False),
+        (HEAD.replace(b"/ws", b"/"), False),
+        (HEAD.replace(b"/ws", b"/x/ws"), False),
+        (HEAD.replace(b"Upgrade: websocket", b"Upgrade: h2c"), False),
+        (HEAD.replace(b"Upgrade: websocket", b"X: Upgrade: websocket"), False),
+        (HEAD.replace(b"GET /ws HTTP/1.1", b"GET /ws"), False),
+        (b"\r\n" + HEAD, False),
+        (b"\r\n\r\n", False),
+    ],
+)
+def test_what_is_an_upgrade(head: bytes, upgrade: bool) -> None:
+    """Only a request line with a path of ours and an Upgrade header that names websocket."""
+    assert is_upgrade(head) == upgrade
+
+
+@pytest.mark.parametrize("cut", range(1, len(HEAD)))
+def test_where_a_head_ends(cut: int) -> None:
+    """A head ends behind its empty line, and not before, whatever follows."""
+    assert head_end(HEAD[:cut]) == 0
+    assert may_be_http(HEAD[:cut])
+    assert head_end(HEAD + b"\r\n\r\n") == len(HEAD)
+
+
+def test_a_good_handshake() -> None:
+    """The answer is the protocol's first output, with the key's digest of RFC 6455, 1.3."""
+    shaken = shake_hands(HEAD, max_message_bytes=10, logger=LOG)
+    assert isinstance(shaken, ServerProtocol)
+    (answer,) = shaken.data_to_send()
+    assert b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in answer
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_judged(data: bytes) -> None:
+    """No bytes raise, and none but a handshake are taken for one."""
+    head = data + b"\r\n\r\n"
+    assert isinstance(is_upgrade(head), bool)
+    shaken = shake_hands(head, max_message_bytes=10, logger=LOG)
+    assert isinstance(shaken, Refused)
+    assert shaken.response.startswith(b"HTTP/1.1 4")
+
+
+def test_plain_responses() -> None:
+    """A response without a framework is whole: length, type, end of the connection, JSON."""
+    head, body = plain_response(431, "head_too_large", "too large", {"X-A": "b"}).split(b"\r\n\r\n")
+    assert head.split(b"\r\n")[0] == b"HTTP/1.1 431 Request Header Fields Too Large"
+    assert b"Content-Length: %d\r\n" % len(body) in head
+    assert b"Connection: close" in head
+    assert b"X-A: b" in head
+    assert json.loads(body) == {"error": {"code": "head_too_large", "message": "too large"}}
