@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.samples import KEY_A, KEY_B, raw
+from tests.waiting import until
 
 from account_socket.cache.memory import MemoryCache
 from account_socket.errors import SourceError
@@ -23,8 +25,6 @@ from account_socket.pipeline.pipeline import Pipeline
 from account_socket.pipeline.snapshots import Snapshots
 from account_socket.programs import load_programs
 from account_socket.store.sqlite import SqliteStore
-from tests.samples import KEY_A, KEY_B, raw
-from tests.waiting import until
 
 REGISTRY = load_programs()
 

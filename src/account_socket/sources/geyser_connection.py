@@ -29,6 +29,8 @@ PING_SECONDS = 15.0
 DEBOUNCE_SECONDS = 0.25
 """Filters are sent anew at most so often: each time they go whole."""
 
+ASK_INTERVAL_SECONDS = 1.0
+
 LINGER_SECONDS = 0.002
 LINGER_ABOVE = 4
 """A batch of more than these means a busy stream: what comes within the next moments is handed over together."""
@@ -37,7 +39,7 @@ _PING_NUMBER = 2
 _TICKS = 20
 
 AskSlot = Callable[[], Awaitable[int | None]]
-"""Asks GetSlot; None when there was no answer."""
+"""Asks GetSlot; None where the node does not tell. Raises AioRpcError."""
 
 log = structlog.get_logger("account_socket.upstream")
 
@@ -90,6 +92,8 @@ class GeyserConnection:
         self._blocked = False
         self._ended = False
         self._abort_reason = ""
+        self._asked_at = float("-inf")
+        self._slot_answer: int | None = None
         self._logged: set[str] = set()
         self.then = Then.RETRY
         self.code = ""
@@ -196,7 +200,7 @@ class GeyserConnection:
     async def _judge(self, accounts: list[RawAccount]) -> list[RawAccount]:
         """Return those accounts whose slot the tip allows, after asking for a newer tip if one does not."""
         if not self._ended and max(account.slot for account in accounts) > self._tip.limit:
-            confirmed = await self._ask_slot()
+            confirmed = await self._confirmed_slot()
             if confirmed is not None:
                 self._tip.confirm(confirmed, monotonic())
         limit = self._tip.limit
@@ -204,6 +208,16 @@ class GeyserConnection:
             if account.slot > limit:
                 self._count("slot_ahead", f"slot {account.slot}, tip {self._tip.tip}")
         return [account for account in accounts if account.slot <= limit]
+
+    async def _confirmed_slot(self) -> int | None:
+        """Return what GetSlot answers, asked at most once a second; None where nothing came."""
+        if monotonic() - self._asked_at >= ASK_INTERVAL_SECONDS:
+            self._asked_at = monotonic()
+            try:
+                self._slot_answer = await self._ask_slot()
+            except AioRpcError:
+                self._slot_answer = None
+        return self._slot_answer
 
     # ---- out -----------------------------------------------------------------------------------------------
 
@@ -227,7 +241,7 @@ class GeyserConnection:
                 while self._session.outgoing:
                     await self._call.write(self._session.outgoing.pop(0))
                 if self._session.doubtful_slot is not None:
-                    self._session.settle_doubt(await self._ask_slot(), monotonic())
+                    self._session.settle_doubt(await self._confirmed_slot(), monotonic())
                     self._attend()
                 if self._filters_changed:
                     await asyncio.sleep(max(0.0, filters_at + DEBOUNCE_SECONDS - monotonic()))

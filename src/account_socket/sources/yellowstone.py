@@ -3,42 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from time import monotonic
 
-import grpc
 import structlog
-from grpc.aio import AioRpcError
+from grpc.aio import AioRpcError, Channel
 
 from account_socket.backoff import Backoff
-from account_socket.endpoints import Endpoint, is_loopback
+from account_socket.endpoints import Endpoint
 from account_socket.errors import SettingsError
 from account_socket.sources.base import Datasource, Deliver, SourceStatus
 from account_socket.sources.continuity import Continuity
 from account_socket.sources.forks import Forks
-from account_socket.sources.geyser import (
-    HINTS,
-    Then,
-    UpdateReader,
-    read_first_available,
-    read_slot,
-    read_version,
-    slot_request,
-    subscribe_request,
-)
+from account_socket.sources.geyser import HINTS, Then, UpdateReader, after, subscribe_request
 from account_socket.sources.geyser_connection import GeyserConnection
+from account_socket.sources.geyser_node import Node, open_channel
 from account_socket.sources.geyser_session import GeyserSession
 from account_socket.sources.slot_tip import SlotTip
-
-SUBSCRIBE = "/geyser.Geyser/Subscribe"
-REPLAY_INFO = "/geyser.Geyser/SubscribeReplayInfo"
-GET_SLOT = "/geyser.Geyser/GetSlot"
-GET_VERSION = "/geyser.Geyser/GetVersion"
 
 OPEN_SECONDS = 5.0
 """For TCP, TLS and the first answer: a node that accepts TCP and says nothing is left after it."""
@@ -50,14 +32,10 @@ LATER_SECONDS = 5.0
 REFUSED_SECONDS = 60.0
 """How soon a node is asked again that was content with token and filters before, and is not any more."""
 
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-"""grpcio's default is 4 MiB, an account may have 10."""
-
 MAX_WATCHED = 1_000
-_DEFAULT_PORTS = {"https": 443, "http": 10_000}
 _REPLAY_TRIES = 3
-_IDENTITY, _GZIP = 0b001, 0b101
-"""grpc.compression_enabled_algorithms_bitset: what the node may use towards us."""
+_REPLAY_MARGIN_SLOTS = 5
+"""The first slot that can be replayed moves on while a stream is opened."""
 
 log = structlog.get_logger("account_socket.upstream")
 
@@ -192,16 +170,14 @@ class Yellowstone(Datasource):
             self._connection = None
             await channel.close()
 
-    async def _stream(self, channel: grpc.aio.Channel, deliver: Deliver) -> _Ending:
+    async def _stream(self, channel: Channel, deliver: Deliver) -> _Ending:
         node = Node(channel, self._token, self._open_seconds)
-        tip, first_available = await asyncio.gather(node.slot(), node.first_available())
-        if isinstance(tip, AioRpcError):
-            return self._ending(tip)
-        from_slot = self._replay_from(first_available)
+        tip = await node.slot()
+        from_slot = self._replay_from(await node.first_available() if self._continuity.newest is not None else None)
         session = GeyserSession(
             self.name, self._reader, self._tip, self._continuity, forks=self._forks, why_new=self._why_new
         )
-        session.settle_doubt(tip, asyncio.get_running_loop().time())
+        session.settle_doubt(tip, monotonic())
         call = node.subscribe()
         connection = self._connection = GeyserConnection(
             call,
@@ -211,7 +187,7 @@ class Yellowstone(Datasource):
             status=self.status,
             scrub=self._scrub,
             filters=lambda: self._filters(None),
-            ask_slot=node.slot_or_none,
+            ask_slot=node.slot,
             on_gap=self.on_gap,
             stale_slot_seconds=self._stale_slot_seconds,
         )
@@ -230,14 +206,15 @@ class Yellowstone(Datasource):
 
     def _replay_from(self, first_available: int | None) -> int | None:
         """Return the slot to ask replay from; None where the node cannot replay what was missed."""
-        wanted = self._continuity.replay_from
-        if wanted is None or first_available is None or self._replay_failures >= _REPLAY_TRIES:
+        wanted, newest = self._continuity.replay_from, self._continuity.newest
+        if wanted is None or newest is None or first_available is None:
+            return None
+        if self._replay_failures >= _REPLAY_TRIES:
             self._replay_failures = 0
             return None
-        newest = self._continuity.newest
-        if newest is None or first_available > newest:
-            return None
-        return max(wanted, first_available)
+        if wanted < first_available:
+            wanted = first_available + _REPLAY_MARGIN_SLOTS
+        return wanted if wanted <= newest else None
 
     def _filters(self, from_slot: int | None) -> bytes:
         return subscribe_request(self._programs, self._watched, self._commitment, from_slot)
@@ -246,7 +223,7 @@ class Yellowstone(Datasource):
         code, details = error.code().name, error.details() or ""
         if code == "DEADLINE_EXCEEDED":
             details = f"no answer for {self._open_seconds:g} s"
-        return _Ending(after_unary(code), self._scrub(f"{code}: {details}"), code)
+        return _Ending(after(code, details), self._scrub(f"{code}: {details}"), code)
 
     def _scrub(self, text: str) -> str:
         return self._endpoint.scrub(text.replace(self._token, "***") if self._token else text)

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.samples import KEY_A, KEY_B, update
 
 from account_socket.hub.hub import Hub
 from account_socket.hub.outbox import Outbox
 from account_socket.model import Origin, StoredState
-from tests.samples import KEY_A, KEY_B, update
 
 
 class Loop:
@@ -63,7 +63,7 @@ class Client:
 def make() -> tuple[Hub, Loop, list[str]]:
     loop = Loop()
     loaded: list[str] = []
-    hub = Hub(schedule=loop.schedule, load=lambda pubkeys: loaded.extend(pubkeys))
+    hub = Hub(schedule=loop.schedule, load=loaded.extend)
     return hub, loop, loaded
 
 
@@ -218,63 +218,78 @@ Step = tuple[str, int, str]
 KEYS = ("A", "B", "C")
 
 
+class World:
+    """Three clients, a store, and what each must have seen in the end."""
+
+    def __init__(self) -> None:
+        self.loop = Loop()
+        self.unread: list[str] = []
+        self.hub = Hub(schedule=self.loop.schedule, load=self.unread.extend, memory_bytes=400)
+        self.clients = [Client(self.hub) for _ in range(3)]
+        self.subscribed: list[set[str]] = [set(), set(), set()]
+        self.stored: dict[str, StoredState] = {}
+        self.last_id = 0
+
+    def publish(self, _who: int, key: str) -> None:
+        self.last_id += 1
+        news = update(self.last_id, key)
+        self.stored[key] = StoredState(self.last_id, news.account_json)
+        self.hub.publish(news)
+
+    def subscribe(self, who: int, key: str) -> None:
+        self.clients[who].subscribe(key)
+        self.subscribed[who].add(key)
+
+    def unsubscribe(self, who: int, key: str) -> None:
+        self.hub.unsubscribe(self.clients[who].outbox, [key])
+        self.subscribed[who].discard(key)
+
+    def leave(self, who: int, _key: str) -> None:
+        self.hub.detach(self.clients[who].outbox)
+        self.subscribed[who].clear()
+
+    def read(self, _who: int, _key: str) -> None:
+        if self.unread:
+            pubkey = self.unread.pop(0)
+            self.hub.settle(pubkey, self.stored.get(pubkey), "database")
+
+    def turn(self, _who: int, _key: str) -> None:
+        self.loop.turn()
+
+    def pause(self, who: int, _key: str) -> None:
+        self.clients[who].writable = False
+
+    def resume(self, who: int, _key: str) -> None:
+        self.clients[who].writable = True
+        self.hub.touch(self.clients[who].outbox)
+
+    def settle_down(self) -> None:
+        while self.unread:
+            self.read(0, "")
+        for who in range(3):
+            self.resume(who, "")
+        while self.loop.callbacks:
+            self.loop.turn()
+
+
+STEPS = ("publish", "subscribe", "unsubscribe", "read", "turn", "pause", "resume", "leave")
+
+
 @settings(max_examples=300)
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(("publish", "subscribe", "unsubscribe", "read", "turn", "pause", "resume", "leave")),
-            st.integers(0, 2),
-            st.sampled_from(KEYS),
-        ),
-        max_size=60,
-    )
-)
+@given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 2), st.sampled_from(KEYS)), max_size=60))
 def test_no_interleaving_sends_anything_older_twice_or_stale(steps: Sequence[Step]) -> None:
     """Whatever the order of events, ids per account only grow while subscribed and end on the newest state."""
-    loop = Loop()
-    unread: list[str] = []
-    hub = Hub(schedule=loop.schedule, load=unread.extend, memory_bytes=400)
-    clients = [Client(hub) for _ in range(3)]
-    subscribed: list[set[str]] = [set(), set(), set()]
-    stored: dict[str, StoredState] = {}
-    last_id = 0
+    world = World()
     for step, who, key in steps:
-        client = clients[who]
-        if step == "publish":
-            last_id += 1
-            news = update(last_id, key)
-            stored[key] = StoredState(last_id, news.account_json)
-            hub.publish(news)
-        elif step == "subscribe":
-            client.subscribe(key)
-            subscribed[who].add(key)
-        elif step in ("unsubscribe", "leave"):
-            gone = subscribed[who] & {key} if step == "unsubscribe" else set(subscribed[who])
-            hub.unsubscribe(client.outbox, gone)
-            subscribed[who] -= gone
-        elif step == "read" and unread:
-            pubkey = unread.pop(0)
-            hub.settle(pubkey, stored.get(pubkey), "database")
-        elif step == "turn":
-            loop.turn()
-        elif step in ("pause", "resume"):
-            client.writable = step == "resume"
-            hub.touch(client.outbox)
-    while unread:
-        pubkey = unread.pop(0)
-        hub.settle(pubkey, stored.get(pubkey), "database")
-    for client in clients:
-        client.writable = True
-        hub.touch(client.outbox)
-    while loop.callbacks:
-        loop.turn()
-    for client, keys in zip(clients, subscribed, strict=True):
+        getattr(world, step)(who, key)
+    world.settle_down()
+    for client, keys in zip(world.clients, world.subscribed, strict=True):
         frames = [frame for write in client.writes for frame in write]
         messages = [json.loads(frame[frame.index(b"{") :]) for frame in frames]
         for key in KEYS:
             ids = [message["account"]["id"] for message in messages if message.get("pubkey") == key]
             # A new subscription sends the state anew, so an id may come again then, but never an older one.
             assert ids == sorted(ids)
-            if key in keys and key in stored:
-                assert ids[-1] == stored[key].id
-    assert hub.subscriptions == sum(map(len, subscribed))
+            if key in keys and key in world.stored:
+                assert ids[-1] == world.stored[key].id
+    assert world.hub.subscriptions == sum(map(len, world.subscribed))

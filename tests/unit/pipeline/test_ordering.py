@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.samples import KEY_A, KEY_B, PROGRAM, raw
 
 from account_socket.model import SYSTEM_PROGRAM, Mark, Origin, RawAccount
 from account_socket.pipeline.ordering import Ordering
-from tests.samples import KEY_A, KEY_B, PROGRAM, raw
 
 
 def ordering(next_id: int = 1) -> Ordering:

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import asyncio
 
-from account_socket.pipeline.queue import GROUP_UPDATES, CommitQueue
 from tests.samples import KEY_A, KEY_B, update
+
+from account_socket.pipeline.queue import GROUP_UPDATES, CommitQueue
 
 
 def ids(updates: object) -> list[int]:
