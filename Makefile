@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run demo test soak check format bench docs locks clean
+.PHONY: help install install-dev run demo test soak check format bench docs proto locks clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ bench: install-dev ## the benchmarks
 
 docs: install ## write docs/settings.md and .env.example from the table of settings
 	$(BIN)/python docs/generate.py
+
+proto: install-dev ## write the Python code of the Geyser interface from its .proto
+	$(BIN)/python -m grpc_tools.protoc -I src --python_out=src --pyi_out=src \
+	  src/account_socket/sources/geyser_proto/geyser.proto
 
 # Names, versions and hashes only: an install takes them from whatever index the machine is set up with.
 UV_VERSION := 0.13.9

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 PROGRAM = "cpamdpZCGKUy5JxQXB4dcpGPiikHawvSWAd6mEn1sGG"
 SLOT = b"400000000"
 STAMP = b"1000000000000000000"
+FRAME_HEAD_BYTES = 4
+"""Of a payload between 126 and 65,535 bytes."""
 CREATED_AT = "2026-01-01T00:00:00.000000Z"
 MESSAGES = 4_096
 """At least so many different ones, so that what a server keeps of an account's parts is not always found again."""
@@ -137,8 +139,7 @@ def client_message(pubkey: str, data: bytes) -> bytes:
         prev_id=999_000,
         closed=False,
     )
-    frame = state_message(pubkey, "realtime", account_json).frame
-    return frame[frame.index(b"{") :]
+    return state_message(pubkey, "realtime", account_json).frame[FRAME_HEAD_BYTES:]
 
 
 load_programs_once = cache(load_programs)

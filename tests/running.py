@@ -132,10 +132,17 @@ class Client:
         try:
             async for text in self.socket:
                 message = json.loads(text)
-                (self.updates if "account" in message else self.others).append(message)
+                if "account" in message:
+                    self.updates.append(message)
+                    self.arrived(message)
+                else:
+                    self.others.append(message)
         except websockets.ConnectionClosed:
             pass
         self.closed = (self.socket.close_code or 0, self.socket.close_reason or "")
+
+    def arrived(self, update: dict[str, Any]) -> None:
+        """Be told of each update as it comes; for subclasses."""
 
     async def send(self, **request: object) -> None:
         """Send one request."""

@@ -6,7 +6,8 @@
  * Prints "port N". Answers whatever a client sends with an ack. Command on stdin:
  *   go COUNT RATE BURST WAY SPREAD CLIENTS   COUNT updates, RATE a second, BURST at once; WAY frame: a send() for each
  *                                            message, coalesced: one for a client's messages of a burst; SPREAD all:
- *                                            each update to the first CLIENTS clients, one: to one of them in turn
+ *                                            each update to the first CLIENTS clients, one: to one of them in turn;
+ *                                            without clients it only keeps time
  *                                            → sent MESSAGES NANOSECONDS
  * Ends when stdin does.
  */
@@ -88,7 +89,7 @@ static bool command(void) {
         uint64_t due = started + done * 1000000000ULL / rate;
         struct timespec at = {.tv_sec = (time_t)(due / 1000000000ULL), .tv_nsec = (long)(due % 1000000000ULL)};
         clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
-        send_burst(done, burst, way[0] == 'c', spread[0] == 'a', to);
+        if (to) send_burst(done, burst, way[0] == 'c', spread[0] == 'a', to);
     }
     printf("sent %lu %lu\n", (unsigned long)sent, (unsigned long)(now_ns() - started));
     fflush(stdout);

@@ -120,6 +120,8 @@ class Service:
             )
             for number, (url, rpc) in enumerate(zip(settings.rpc_url, self._rpcs, strict=True))
         ]
+        if settings.geyser_url:
+            self.sources = [*self.sources, _yellowstone(settings, settings.geyser_url, self._registry.programs)]
         self._unchecked = list(self._rpcs)
         self.metrics = Metrics()
 
@@ -271,6 +273,20 @@ class Service:
         await self._store.close(next_id=next_id)
         for rpc in self._rpcs:
             await rpc.close()
+
+
+def _yellowstone(settings: Settings, url: str, programs: Collection[str]) -> Datasource:
+    from account_socket.sources.yellowstone import Yellowstone  # noqa: PLC0415  (start-up without gRPC is faster)
+
+    return Yellowstone(
+        url,
+        name="geyser",
+        programs=list(programs),
+        commitment=settings.commitment,
+        token=settings.geyser_x_token or "",
+        compression=settings.geyser_compression == "gzip",
+        max_watched=settings.geyser_max_watched,
+    )
 
 
 async def _open_cache(settings: Settings) -> Cache:

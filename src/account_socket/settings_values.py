@@ -99,9 +99,22 @@ def _as_value_error() -> Iterator[None]:
         raise ValueError(str(exc)) from exc
 
 
-def not_built(_value: object) -> object:
-    """Refuse: a later version has it."""
-    raise ValueError(NOT_BUILT)
+def geyser_url(url: str) -> str:
+    """Accept `http(s)://host[:port]`, what gRPC can be reached by."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("is not http(s)://host:port")
+    if parts.path.strip("/") or parts.query or parts.username:
+        raise ValueError("has more than host and port; a token in it belongs into GEYSER_X_TOKEN")
+    _ = parts.port  # raises ValueError, as this function does
+    return url
+
+
+def token(text: str) -> str:
+    """Accept what HTTP/2 metadata can carry."""
+    if not re.fullmatch(r"[!-~]+", text):
+        raise ValueError("has characters that a token cannot have")
+    return text
 
 
 def compression(value: str) -> str:

@@ -41,11 +41,12 @@ def with_settings(*, without: frozenset[str] = frozenset()) -> Callable[[Callabl
 def load_with_upstream(flags: dict[str, str]) -> Settings:
     """Load the settings of a server. Raises SettingsError: a bad value, or nothing to read from."""
     settings = load(flags)
-    if settings.rpc_url:
+    if settings.rpc_url or settings.geyser_url:
         return settings
     raise SettingsError(
-        "nothing to read from: neither RPC_URL nor GEYSER_URL is set (GEYSER_URL is not available in this version)",
-        hint="Set RPC_URL to a Solana PubSub URL such as wss://host/?api-key=KEY, in the environment or in .env;\n"
+        "nothing to read from: neither RPC_URL nor GEYSER_URL is set",
+        hint="Set RPC_URL to a Solana PubSub URL such as wss://host/?api-key=KEY, or GEYSER_URL to a Yellowstone gRPC\n"
+        "endpoint such as https://host:443, in the environment or in .env;\n"
         "or try it without a node: account-socket demo",
     )
 

@@ -15,7 +15,7 @@ def command() -> None:
 
             serve({})
             return
-    talk("RPC_URL is not set, neither in the environment nor in .env: starting account-socket demo")
+    talk("neither RPC_URL nor GEYSER_URL is set in the environment or in .env: starting account-socket demo")
     from account_socket.cli.demo import DEFAULT_RATE, demo  # noqa: PLC0415  (one of the two is enough)
 
     demo({}, rate=DEFAULT_RATE, accounts=None)

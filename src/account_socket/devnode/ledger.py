@@ -53,15 +53,30 @@ class Ledger:
             "getGenesisHash": lambda _: _encode(self._genesis_hash),
         }
 
+    def get(self, pubkey: str) -> RawAccount | None:
+        """Return an account, None if it is not open."""
+        return self._accounts.get(pubkey)
+
     def apply(self, account: RawAccount) -> bool:
         """Take a write; 0 lamports closes the account. Return whether the account was open before."""
-        before = self._accounts.pop(account.pubkey, None)
-        if before is not None:
-            del self._by_owner[before.owner][account.pubkey]
+        before = self._remove(account.pubkey)
         if account.lamports:
             self._accounts[account.pubkey] = account
             self._by_owner.setdefault(account.owner, {})[account.pubkey] = account
         return before is not None
+
+    def restore(self, pubkey: str, before: RawAccount | None) -> None:
+        """Make an account again what it was before; None: not open."""
+        if before is None:
+            self._remove(pubkey)
+        else:
+            self.apply(before)
+
+    def _remove(self, pubkey: str) -> RawAccount | None:
+        before = self._accounts.pop(pubkey, None)
+        if before is not None:
+            del self._by_owner[before.owner][pubkey]
+        return before
 
     def __len__(self) -> int:
         return len(self._accounts)

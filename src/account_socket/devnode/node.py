@@ -17,9 +17,10 @@ from account_socket.devnode.subscriptions import Subscriptions
 from account_socket.model import SYSTEM_PROGRAM, RawAccount
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
+    from account_socket.devnode.geyser_server import GeyserServer
     from account_socket.sources.recording import Recording
 
 GENESIS_HASH = base58.encode(sha256(b"account-socket devnode").digest())
@@ -51,6 +52,8 @@ class Devnode:
         genesis_hash: What getGenesisHash says.
         limits: What a lagging client may hold back before it is dropped.
         max_subscriptions: Distinct subscriptions of the whole node.
+        geyser_port: Where Yellowstone gRPC is served too, 0 picks a free port; None: it is not.
+        geyser: Options of `GeyserServer`, and `replay_slots` of `Feed`.
     """
 
     def __init__(
@@ -67,6 +70,8 @@ class Devnode:
         genesis_hash: str = GENESIS_HASH,
         limits: Limits | None = None,
         max_subscriptions: int = 1_000_000,
+        geyser_port: int | None = None,
+        geyser: Mapping[str, Any] | None = None,
     ) -> None:
         if not 0 < rate <= MAX_RATE:
             raise ValueError(f"rate {rate} is not above 0 and at most {MAX_RATE:.0f} writes per second")
@@ -84,6 +89,8 @@ class Devnode:
         self._subscriptions = Subscriptions(limit=max_subscriptions)
         self._ledger.context_slot = self._safe_context_slot()
         self._gate = Gate(self._ledger, self._subscriptions, limits or Limits())
+        self._geyser = None if geyser_port is None else _serve_geyser(**(geyser or {}))
+        self._geyser_port = geyser_port or 0
         self._announced_at = 0.0
         self._writes = 0
         self._pace: Pace | None = None
@@ -92,6 +99,8 @@ class Devnode:
         self._playing.set()
         if start_on_subscribe:
             self._subscriptions.on_program_subscribe = self._begun.set
+            if self._geyser is not None:
+                self._geyser.subscribed = self._begun.set
         else:
             self._begun.set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -106,12 +115,25 @@ class Devnode:
         """The HTTP JSON-RPC address, once started."""
         return f"http://{_bracketed(self.host)}:{self.http_port or self.port}"
 
+    @property
+    def geyser(self) -> GeyserServer:
+        """Yellowstone's side of the node. Only with `geyser_port`."""
+        assert self._geyser is not None, "no geyser_port was given"
+        return self._geyser
+
+    @property
+    def geyser_url(self) -> str:
+        """The Yellowstone address, once started. Only with `geyser_port`."""
+        return f"http://{_bracketed(self.host)}:{self.geyser.port}"
+
     async def start(self) -> None:
         """Listen, and begin to announce slots. Raises OSError: a port is taken."""
         try:
             self.port = await self._gate.listen(self.host, self.port)
             if self.http_port is not None:
                 self.http_port = await self._gate.listen(self.host, self.http_port)
+            if self._geyser is not None:
+                await self._geyser.start(self.host, self._geyser_port)
         except OSError:
             await self._gate.close()
             raise
@@ -133,6 +155,8 @@ class Devnode:
         outcomes = await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
         await self._gate.close()
+        if self._geyser is not None:
+            await self._geyser.stop()
         for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome
@@ -157,14 +181,20 @@ class Devnode:
     def drop_connections(self) -> None:
         """Abort every TCP connection, without a close frame; new ones are taken."""
         self._gate.drop_connections()
+        if self._geyser is not None:
+            self._geyser.relay.drop()
 
     def silence(self, silent: bool = True) -> None:
         """Keep TCP open and take new connections, but read and send nothing; what would be notified is lost."""
         self._gate.set_silent(silent)
+        if self._geyser is not None:
+            self._geyser.relay.silence(silent)
 
     def refuse(self, refusing: bool = True) -> None:
         """Close every new connection at once; those that exist stay."""
         self._gate.refusing = refusing
+        if self._geyser is not None:
+            self._geyser.relay.refusing = refusing
 
     def write(self, account: RawAccount, *, announce: bool = True) -> RawAccount:
         """
@@ -191,6 +221,15 @@ class Devnode:
         for _ in range(count):
             self._announce(self._ledger.tip_slot + 1)
         self._gate.flush()
+
+    def abandon_slot(self, slot: int, *, tell: bool = True) -> None:
+        """
+        Let a slot's fork die: its accounts are again what they were before. Only with `geyser_port`.
+
+        PubSub says nothing of it, as on Agave; Yellowstone says so with `tell`, else only by what is finalized.
+        """
+        for before in self.geyser.feed.abandon(slot, tell=tell).items():
+            self._ledger.restore(*before)
 
     def statistics(self) -> dict[str, float]:
         """Return counters and sizes; `behind_seconds` is how far the replay is behind its rate."""
@@ -256,9 +295,13 @@ class Devnode:
 
     def _apply(self, account: RawAccount) -> None:
         self._writes += 1
+        before = self._ledger.get(account.pubkey)
         was_open = self._ledger.apply(account)
         self._ledger.context_slot = self._safe_context_slot()
         self._subscriptions.notify_account(account, was_open=was_open)
+        if self._geyser is not None:
+            self._geyser.feed.write(account, before)
+            self._geyser.feed.settle(self._ledger.context_slot)
 
     def _announce(self, slot: int) -> None:
         parent = self._ledger.tip_slot
@@ -268,6 +311,9 @@ class Devnode:
         self._ledger.context_slot = self._safe_context_slot()
         self._announced_at = time.monotonic()
         self._subscriptions.notify_slot(slot=slot, parent=parent)
+        if self._geyser is not None:
+            self._geyser.feed.create(slot, parent)
+            self._geyser.feed.settle(self._ledger.context_slot)
 
     def _safe_context_slot(self) -> int:
         # A read shows all that was written, so its slot must be below that of every write to come.
@@ -282,6 +328,14 @@ class Devnode:
 
     def _clock_slot(self) -> int:
         return slot_at(self._unix_ms_at_zero + time.monotonic() * 1000) + self._clock_offset
+
+
+def _serve_geyser(*, replay_slots: int = 150, **options: Any) -> GeyserServer:
+    # A node without Yellowstone does not load gRPC.
+    from account_socket.devnode.geyser_feed import Feed  # noqa: PLC0415
+    from account_socket.devnode.geyser_server import GeyserServer  # noqa: PLC0415
+
+    return GeyserServer(Feed(replay_slots=replay_slots, now=time.time), **options)
 
 
 def _bracketed(host: str) -> str:

@@ -34,9 +34,10 @@ def text_frame(payload: bytes) -> bytes:
     return _LONG(_FIN_TEXT, 127, size) + payload
 
 
-def state_message(pubkey: str, source: str, account_json: bytes) -> Message:
-    """Return the message that tells a client the state of `pubkey`; `source` as in docs/protocol.md."""
-    payload = b'{"pubkey":"%b","source":"%b","account":%b}' % (pubkey.encode(), source.encode(), account_json)
+def state_message(pubkey: str, source: str, account_json: bytes, event: str = "") -> Message:
+    """Return the message that tells a client the state of `pubkey`; `source` and `event` as in docs/protocol.md."""
+    beside = source if not event else f'{source}","event":"{event}'
+    payload = b'{"pubkey":"%b","source":"%b","account":%b}' % (pubkey.encode(), beside.encode(), account_json)
     return Message(text_frame(payload), pubkey)
 
 

@@ -78,7 +78,7 @@ class Hub:
         waiting = pubkey in self._waiting
         if not subscribers and not waiting:
             return
-        message = state_message(pubkey, update.origin.value, update.account_json)
+        message = state_message(pubkey, update.origin.value, update.account_json, update.event)
         if subscribers:
             self._fan_out(message, subscribers)
         if waiting:

@@ -8,6 +8,7 @@ Order is (slot, write_version) per account, and one source per slot:
 - `write_version` compares only inside one slot of one source; where a source has none (0), arrival order counts.
 - A re-read carries the state *at* its context slot: unchanged content raises the mark and is not published.
 - Unchanged content that was pushed in a later slot is published: the account was written.
+- A state that a dead fork gives back is admitted although it is older, if the dead slot's state is the newest.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Ordering:
     def admit(self, batch: Iterable[RawAccount]) -> Iterator[tuple[RawAccount, Place]]:
         """Yield what is news of `batch`, each with its place."""
         for raw in batch:
-            place = self._place(raw)
+            place = self._place(raw) if raw.retracts is None else self._place_restored(raw, raw.retracts)
             if place is not None:
                 yield raw, place
 
@@ -103,6 +104,15 @@ class Ordering:
             if raw.origin is Origin.REREAD and content_hash == mark.content_hash:
                 self._marks[raw.pubkey] = msgspec.structs.replace(mark, slot=raw.slot, write_version=0, source="")
                 return self._drop("unchanged")
+        return self._admitted(raw, mark, content_hash)
+
+    def _place_restored(self, raw: RawAccount, dead_slot: int) -> Place | None:
+        mark = self._marks.get(raw.pubkey)
+        if mark is None or mark.slot != dead_slot:
+            return self._drop("not_retracted")  # a newer state has come already, from a living slot
+        return self._admitted(raw, mark, raw.content_hash())
+
+    def _admitted(self, raw: RawAccount, mark: Mark | None, content_hash: bytes) -> Place:
         place = Place(self.next_id, mark.id if mark else None, content_hash, mark.account_type if mark else None)
         self.next_id += 1
         source = raw.source if raw.origin is Origin.LIVE else ""

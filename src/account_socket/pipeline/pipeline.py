@@ -132,6 +132,8 @@ class Pipeline:
             closed=closed,
             origin=raw.origin,
             received_at=raw.received_at,
+            signature=raw.signature,
+            event="" if raw.retracts is None else "retracted",
             account_json=encode_account(
                 id=place.id,
                 pubkey=raw.pubkey,
@@ -143,6 +145,7 @@ class Pipeline:
                 created_at=created_at,
                 prev_id=place.prev_id,
                 closed=closed,
+                signature=raw.signature,
             ),
         )
 
@@ -275,5 +278,6 @@ def _without_id(update: AccountUpdate) -> AccountUpdate:
         created_at=update.created_at,
         prev_id=update.prev_id,
         closed=update.closed,
+        signature=update.signature,
     )
     return msgspec.structs.replace(update, account_json=account_json)

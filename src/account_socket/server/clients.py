@@ -12,6 +12,7 @@ from account_socket.protocol.codes import ABNORMAL_CLOSURE, Close
 from account_socket.protocol.session import Tally
 from account_socket.server.deadlines import Deadlines
 from account_socket.server.limits import Limits
+from account_socket.server.turns import InputTurns
 
 if TYPE_CHECKING:
     from account_socket.server.connection import Connection
@@ -32,6 +33,7 @@ class Clients:
         sockets: everything connected to the port, HTTP included.
         tally: what the clients asked, and which errors they were answered.
         closes: how many connections ended with each close code; codes that only clients use count as "other".
+        turns: the share of each loop turn that clients' input has.
         refused: how many were turned away at once, by close code.
     """
 
@@ -45,6 +47,7 @@ class Clients:
         self.tally = Tally()
         self.closes: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
+        self.turns = InputTurns()
         self._addresses: Counter[str] = Counter()
         self._gone_sent = 0
         self._gone_conflated = 0

@@ -2,9 +2,9 @@
 One WebSocket client: a shell around the sans-I/O protocol of the `websockets` library.
 
 The library does masking, fragments, control frames and the close handshake. Frames of the fan-out bypass it: they
-are ready bytes, written once per loop turn. Work for one client is bounded in each turn: what arrives is fed in
-slices until the turn's share of time and answers is used up; a client that is behind with reading is not read from,
-as its requests could only be answered into a growing buffer.
+are ready bytes, written once per loop turn. Work for clients is bounded in each turn: what arrives is fed in slices
+until the time that all clients' input has (server/turns.py), or the client's room for answers, is used up; a client
+that is behind with reading is not read from, as its requests could only be answered into a growing buffer.
 
 States: open → closing (the close frame is written, nothing is pushed any more, what arrives is only searched for
 the client's close frame) → lost.
@@ -32,9 +32,8 @@ from account_socket.protocol.session import Action, Answer, Disconnect, Session
 from account_socket.server.clients import Clients
 
 MAX_MESSAGE_BYTES = 64 * 1024
-SLICE_BYTES = 4 * 1024
-TURN_SECONDS = 0.001
-"""How long one client's input may occupy the loop before everybody else has a turn."""
+SLICE_BYTES = 256
+"""The library takes a slice as a whole, and one full of empty frames costs half a millisecond."""
 NOTSENT_BYTES = 64 * 1024
 """How much the kernel takes of what it cannot send yet; without it, 4 MB per stalled client (docs/performance.md)."""
 PING = b"\x89\x00"
@@ -134,32 +133,32 @@ class Connection(asyncio.Protocol):
     def _receive(self, data: bytes) -> None:
         rest = memoryview(data)
         self._room = TURN_BYTES
-        until = monotonic() + TURN_SECONDS
-        while self._take_frames(until) and rest:
+        while self._take_frames() and rest:
             self._protocol.receive_data(bytes(rest[:SLICE_BYTES]))
             self._frames = self._protocol.events_received()[::-1]
             rest = rest[SLICE_BYTES:]
         self._unread = bytes(rest)
         self._read_on()
 
-    def _take_frames(self, until: float) -> bool:
+    def _take_frames(self) -> bool:
         """Take the frames that were read; return whether this turn's share of time and answers allows for more."""
         frames = self._frames
+        time_is_up = self._clients.turns.time_is_up
         while frames:
             frame = frames.pop()
             if not self._closing:
                 self._take(frame)
-            if frames and (self._room <= 0 or monotonic() > until):
+            if frames and (self._room <= 0 or time_is_up()):
                 return False
         if self._protocol.state is not OPEN:
             self._conclude()
         self._send_library_output()
-        return self._readable and self._room > 0 and monotonic() <= until
+        return self._readable and self._room > 0 and not time_is_up()
 
     def _read_on(self) -> None:
         if (self._unread or self._frames) and self._readable and not self._reading_on:
             self._reading_on = True
-            asyncio.get_running_loop().call_soon(self._take_unread)
+            self._clients.turns.wait(self._take_unread)
         self._regulate_reading()
 
     def _take_unread(self) -> None:

@@ -38,7 +38,7 @@ class Front(asyncio.Protocol):
     request on the same connection upgrades.
     """
 
-    __slots__ = ("_head", "_http", "_listener", "_refused", "_transport")
+    __slots__ = ("_head", "_http", "_listener", "_refused", "_transport", "_waits")
 
     _transport: asyncio.Transport
 
@@ -47,6 +47,7 @@ class Front(asyncio.Protocol):
         self._head = bytearray()
         self._http: HttpProtocol | None = None
         self._refused = False
+        self._waits = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a new connection (asyncio)."""
@@ -59,6 +60,18 @@ class Front(asyncio.Protocol):
             self._http.data_received(data)
         elif not self._refused:
             self._head += data
+            turns = self._listener.clients.turns
+            if not turns.time_is_up():
+                self._judge()
+            elif not self._waits:
+                self._waits = True
+                self._transport.pause_reading()
+                turns.wait(self._judge_later)
+
+    def _judge_later(self) -> None:
+        self._waits = False
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
             self._judge()
 
     def _judge(self) -> None:

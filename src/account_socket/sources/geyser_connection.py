@@ -121,6 +121,7 @@ class GeyserConnection:
         session, read, arrived = self._session, self._call.read, self._arrived
         try:
             while (message := await read()) is not EOF:
+                assert isinstance(message, bytes)
                 if session.receive(message, monotonic()):
                     self._attend()
                 if session.waiting:

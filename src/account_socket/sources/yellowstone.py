@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 import structlog
-from grpc.aio import AioRpcError, Channel
+from grpc.aio import AioRpcError, Channel, StreamStreamCall
 
 from account_socket.backoff import Backoff
 from account_socket.endpoints import Endpoint
@@ -192,17 +193,23 @@ class Yellowstone(Datasource):
             stale_slot_seconds=self._stale_slot_seconds,
         )
         try:
-            # The first request goes at once: some balancers hold a stream back until one flows.
-            async with asyncio.timeout(self._open_seconds):
-                await call.write(self._filters(from_slot))
+            await self._open(call, from_slot)
             await connection.run(deliver)
-        except TimeoutError:
-            return _Ending(Then.RETRY, f"no stream within {self._open_seconds:g} s")
         finally:
             call.cancel()
         if connection.progress_seconds:
             self._replay_failures = 0
         return _Ending(connection.then, connection.reason, connection.code, connection.progress_seconds)
+
+    async def _open(self, call: StreamStreamCall[Any, Any], from_slot: int | None) -> None:
+        """Send the first request at once: some balancers hold a stream back until one flows. Raises AioRpcError."""
+        try:
+            async with asyncio.timeout(self._open_seconds):
+                await call.write(self._filters(from_slot))
+        except asyncio.InvalidStateError:
+            return  # the node has ended the stream already; reading it tells why
+        except TimeoutError:
+            call.cancel()
 
     def _replay_from(self, first_available: int | None) -> int | None:
         """Return the slot to ask replay from; None where the node cannot replay what was missed."""

@@ -17,7 +17,7 @@ statement, so a group is written in few of them: powers of two, which stay prepa
 
 _INSERT_UPDATE = """
 INSERT INTO account_updates
- (id, pubkey, slot, account_type, owner, lamports, data_json, created_at, prev_id, format)
+ (id, pubkey, slot, account_type, owner, lamports, data_json, created_at, prev_id, signature, format)
 VALUES {rows}
 ON CONFLICT (id) DO NOTHING
 """
@@ -25,18 +25,20 @@ ON CONFLICT (id) DO NOTHING
 _UPSERT_STATE = """
 INSERT INTO account_state
  (pubkey, id, prev_id, slot, write_version, hash, account_type, owner, lamports,
-  executable, rent_epoch, created_at, closed, data_json, raw)
+  executable, rent_epoch, created_at, closed, signature, data_json, raw)
 VALUES {rows}
 ON CONFLICT (pubkey) DO UPDATE SET
  id = excluded.id, prev_id = excluded.prev_id, slot = excluded.slot, write_version = excluded.write_version,
  hash = excluded.hash, account_type = excluded.account_type, owner = excluded.owner,
  lamports = excluded.lamports, executable = excluded.executable, rent_epoch = excluded.rent_epoch,
- created_at = excluded.created_at, closed = excluded.closed, data_json = excluded.data_json, raw = excluded.raw
+ created_at = excluded.created_at, closed = excluded.closed, signature = excluded.signature,
+ data_json = excluded.data_json, raw = excluded.raw
 WHERE excluded.id > account_state.id
 """
 
 SELECT_STATES = """
-SELECT pubkey, id, slot, account_type, owner, lamports, CAST(data_json AS BLOB), created_at, prev_id, closed
+SELECT pubkey, id, slot, account_type, owner, lamports, CAST(data_json AS BLOB), created_at, prev_id, closed,
+ coalesce(signature, '')
 FROM account_state WHERE pubkey IN ({marks})
 """
 
@@ -53,8 +55,8 @@ def _by_size(sql: str, row: str) -> dict[int, str]:
     return {size: sql.format(rows=",".join([row] * size)) for size in sizes}
 
 
-INSERT_UPDATES = _by_size(_INSERT_UPDATE, f"(?,?,?,?,?,?,?,?,?,{FORMAT})")
-_UPSERT_STATES = _by_size(_UPSERT_STATE, "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)")
+INSERT_UPDATES = _by_size(_INSERT_UPDATE, f"(?,?,?,?,?,?,?,?,?,?,{FORMAT})")
+_UPSERT_STATES = _by_size(_UPSERT_STATE, "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)")
 
 
 def insert_updates(connection: sqlite3.Connection, updates: Sequence[AccountUpdate]) -> None:
@@ -89,6 +91,7 @@ def update_rows(updates: Sequence[AccountUpdate]) -> list[Row]:
             update.data_json.decode(),
             update.created_at,
             update.prev_id,
+            update.signature or None,
         )
         for update in updates
     ]
@@ -116,6 +119,7 @@ def state_rows(updates: Sequence[AccountUpdate]) -> list[Row]:
             str(update.rent_epoch),
             update.created_at,
             update.closed,
+            update.signature or None,
             update.data_json.decode(),
             update.data,
         )
@@ -127,9 +131,19 @@ def select_states(connection: sqlite3.Connection, pubkeys: Sequence[str]) -> dic
     """Return the newest state of those of `pubkeys` (at most SQLite's 32,766 parameters) that have one."""
     sql = SELECT_STATES.format(marks=",".join("?" * len(pubkeys)))
     found = {}
-    for pubkey, id_, slot, type_, owner, lamports, data_json, created_at, prev_id, closed in connection.execute(
-        sql, pubkeys
-    ).fetchall():
+    for (
+        pubkey,
+        id_,
+        slot,
+        type_,
+        owner,
+        lamports,
+        data_json,
+        created_at,
+        prev_id,
+        closed,
+        signature,
+    ) in connection.execute(sql, pubkeys).fetchall():
         account_json = encode_account(
             id=id_,
             pubkey=pubkey,
@@ -141,6 +155,7 @@ def select_states(connection: sqlite3.Connection, pubkeys: Sequence[str]) -> dic
             created_at=created_at,
             prev_id=prev_id,
             closed=bool(closed),
+            signature=signature,
         )
         found[pubkey] = StoredState(id_, account_json)
     return found

@@ -21,10 +21,11 @@ account_updates = Table(
     Column("created_at", Text, nullable=False),
     Column("prev_id", _Id),
     Column("format", Integer, nullable=False, server_default="0"),
+    Column("signature", Text),
     Index("account_updates_pubkey", "pubkey"),
     sqlite_autoincrement=True,
 )
-"""One row per update. `format` 1 is written by this program, 0 was there before it."""
+"""One row per update. `format` 1 is written by this program, 0 was there before it. `signature`: the transaction."""
 
 account_state = Table(
     "account_state",
@@ -42,6 +43,7 @@ account_state = Table(
     Column("rent_epoch", Text, nullable=False),
     Column("created_at", Text, nullable=False),
     Column("closed", Integer, nullable=False),
+    Column("signature", Text),
     Column("data_json", Text, nullable=False),
     Column("raw", LargeBinary, nullable=False),
 )

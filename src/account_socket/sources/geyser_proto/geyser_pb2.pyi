@@ -91,16 +91,16 @@ class AccountsFilter(_message.Message):
     def __init__(self, memcmp: _Optional[_Union[Memcmp, _Mapping]] = ..., datasize: _Optional[int] = ..., token_account_state: _Optional[bool] = ..., lamports: _Optional[_Union[Lamports, _Mapping]] = ...) -> None: ...
 
 class Memcmp(_message.Message):
-    __slots__ = ("offset", "bytes", "base58", "base64")
+    __slots__ = ("offset", "raw", "base58", "base64")
     OFFSET_FIELD_NUMBER: _ClassVar[int]
-    BYTES_FIELD_NUMBER: _ClassVar[int]
+    RAW_FIELD_NUMBER: _ClassVar[int]
     BASE58_FIELD_NUMBER: _ClassVar[int]
     BASE64_FIELD_NUMBER: _ClassVar[int]
     offset: int
-    bytes: bytes
+    raw: bytes
     base58: str
     base64: str
-    def __init__(self, offset: _Optional[int] = ..., bytes: _Optional[bytes] = ..., base58: _Optional[str] = ..., base64: _Optional[str] = ...) -> None: ...
+    def __init__(self, offset: _Optional[int] = ..., raw: _Optional[bytes] = ..., base58: _Optional[str] = ..., base64: _Optional[str] = ...) -> None: ...
 
 class Lamports(_message.Message):
     __slots__ = ("eq", "ne", "lt", "gt")
