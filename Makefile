@@ -36,8 +36,14 @@ format: install-dev ## put every file into the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install-dev ## the benchmarks
-	@set -e; for program in bench/*.py; do echo "== $$program"; $(BIN)/python "$$program"; done
+bench: install-dev ## the benchmarks, about six minutes; `make bench-fanout` … runs one of them
+	$(BIN)/python bench/run.py
+
+bench-%: install-dev
+	$(BIN)/python bench/run.py $*
+
+bench-big: install-dev ## a database of 10 million rows that `make bench` uses from then on (5 GB)
+	$(BIN)/python bench/run.py --make-big
 
 docs: install ## write docs/settings.md and .env.example from the table of settings
 	$(BIN)/python docs/generate.py

@@ -5,13 +5,10 @@ Three kinds of input, because parts of an account that did not change are kept a
   recorded    recorded states as they follow each other
   new amounts recorded states, each integer of 64 bits and more that is not zero drawn anew
   all new     every byte drawn anew, public keys too: nothing kept is ever found again
-
-Run: python bench/decode.py [--data FILE]
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import gzip
 import json
@@ -21,11 +18,15 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from figures import Figure
+
 from account_socket.decode import layout as layouts
 from account_socket.programs import load_programs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from figures import Options
 
     from account_socket.decode.decoder import ProgramDecoder
     from account_socket.decode.layout import Layout
@@ -36,15 +37,13 @@ INPUTS = 5_000
 ROUNDS = 7
 WIDE = {f"{sign}{bits}" for sign in "ui" for bits in (64, 128, 256)}
 TAG_VALUES = 5
+TARGETS = {("Pool", "recorded"): 0.5, ("Pool", "new amounts"): 0.5}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=RECORDED, help="JSON lines (gzip) with account_type and data")
-    states = recorded_states(parser.parse_args().data)
+def measure(options: Options) -> Iterator[Figure]:
+    states = recorded_states(RECORDED)
     (decoder,) = load_programs().programs.values()
     chance = random.Random(1)
-    print(f"{'account type':17} {'input':12} {'bytes':>6} {'json.dumps µs':>14} {'decode µs':>10} {'ratio':>6}")
     for name, layout in decoder.layouts.items():
         recorded = states[name]
         inputs = {
@@ -53,8 +52,11 @@ def main() -> None:
             "all new": [all_new(chance.choice(recorded), layout, chance) for _ in range(INPUTS)],
         }
         for kind, items in inputs.items():
-            dumps, decode = compare(decoder, items)
-            print(f"{name:17} {kind:12} {layout.size:6} {dumps:14.2f} {decode:10.2f} {decode / dumps:6.2f}")
+            dumps, decode = compare(decoder, items, max(1, round(ROUNDS * options.scale)))
+            ratios = [ours / theirs for ours, theirs in zip(decode, dumps, strict=True)]
+            case = f"{name} ({layout.size:,} bytes), {kind}"
+            yield Figure(f"{case}: decode", "µs", decode)
+            yield Figure(f"{case}: ratio to json.dumps", "", ratios, TARGETS.get((name, kind)))
 
 
 def recorded_states(path: Path) -> dict[str, list[bytes]]:
@@ -85,16 +87,16 @@ def all_new(data: bytes, layout: Layout, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
-def compare(decoder: ProgramDecoder, items: Sequence[bytes]) -> tuple[float, float]:
-    """Return the best round of each, µs an item: json.dumps, decode."""
+def compare(decoder: ProgramDecoder, items: Sequence[bytes], rounds: int) -> tuple[list[float], list[float]]:
+    """Return each round's µs an item: json.dumps, decode."""
     objects = [json.loads(decoder.decode(item).data_json) for item in items]
-    best = [float("inf")] * 2
-    for _ in range(ROUNDS):
-        best[0] = min(best[0], per_item(json.dumps, objects))
+    dumps, decode = [], []
+    for _ in range(rounds):
+        dumps.append(per_item(json.dumps, objects))
         if len(items) == INPUTS:
             layouts._pubkeys.clear()
-        best[1] = min(best[1], per_item(decoder.decode, items))
-    return best[0], best[1]
+        decode.append(per_item(decoder.decode, items))
+    return dumps, decode
 
 
 def per_item(call: Callable[[Any], object], items: Sequence[Any]) -> float:
@@ -104,7 +106,3 @@ def per_item(call: Callable[[Any], object], items: Sequence[Any]) -> float:
         for item in items:
             call(item)
     return (time.perf_counter() - start) * 1e6 / (repeat * len(items))
-
-
-if __name__ == "__main__":
-    main()

@@ -47,7 +47,7 @@ CASES = (
     Case(1_000, 4, 100),
     Case(1_000, 16, 240, per_frame=0.3, coalesced=1.3),
 )
-SECONDS = 1.2
+SECONDS = 1.0
 
 
 def measure(options: Options) -> Iterator[Figure]:

@@ -22,12 +22,12 @@ class Options:
         repetitions: of each comparison; candidates alternate.
         scale: 1 for figures worth keeping; smaller ones shorten every run and thin every crowd.
         ingest_seconds: how long each run at full speed lasts.
-        big: a database built by `bench/big_database.py`, or None.
+        big: a database built by `make bench-big`, or None.
     """
 
     repetitions: int = 3
     scale: float = 1.0
-    ingest_seconds: float = 5.0
+    ingest_seconds: float = 3.0
     big: Path | None = None
 
     def many(self, count: int, least: int = 4) -> int:

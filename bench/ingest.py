@@ -115,9 +115,7 @@ def receive_all(server: rig.Server, load: rig.Load, expected: int, conflated_bef
     return received
 
 
-def latency(
-    server: rig.Server, feeder: rig.Feeder, load: rig.Load, rate: int, seconds: float, found: Series
-) -> None:
+def latency(server: rig.Server, feeder: rig.Feeder, load: rig.Load, rate: int, seconds: float, found: Series) -> None:
     count = round(rate * seconds)
     server.quiet()
     load.reset()

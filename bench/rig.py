@@ -286,7 +286,9 @@ class Server(Program):
 
 
 @contextmanager
-def serving(made: Messages, *, zstd: bool = True, warm: bool = True, **environment: str) -> Iterator[tuple[Server, Feeder]]:
+def serving(
+    made: Messages, *, zstd: bool = True, warm: bool = True, **environment: str
+) -> Iterator[tuple[Server, Feeder]]:
     """Run a feeder and a server on it; `warm`: with a state of each account in memory."""
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as directory,

@@ -15,7 +15,7 @@ STALLED = 10
 ACCOUNTS = 1_000
 EACH = 100
 RATE = 2_000
-SECONDS = 6.0
+SECONDS = 4.0
 MIB = 2**20
 
 
@@ -36,11 +36,11 @@ def measure(options: Options) -> Iterator[Figure]:
         bad.subscribe(range(stalled), 0, EACH)
         for _ in range(options.repetitions):
             found.add("with none", run(server, feeder, good, count))
-            bad.receive(round(bad.report()["live"]), 0.1)
-            before = server.resident_bytes
+            before, conflated = server.resident_bytes, server.metrics()["messages_conflated_total"]
             bad.ask("stall", 0, stalled)
             found.add("with some", run(server, feeder, good, count))
             found.add("memory", (server.resident_bytes - before) / MIB / stalled)
+            found.add("replaced", (server.metrics()["messages_conflated_total"] - conflated) / stalled)
             bad.ask("resume")
             server.quiet()
         closed = bad.report()["closed"]
@@ -49,6 +49,7 @@ def measure(options: Options) -> Iterator[Figure]:
     yield Figure("the same without: latency p99", "ms", found["with none"])
     yield Figure(f"{name}: ratio of p99", "", found.ratio("with some", "with none"), 1.5)
     yield Figure(f"{name}: resident memory of each", "MiB", found["memory"], 1.5)
+    yield Figure(f"{name}: messages replaced by newer ones for each", "", found["replaced"])
     yield Figure(f"{name}: closed", "", [closed], 0)
 
 

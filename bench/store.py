@@ -1,8 +1,6 @@
 """
 Rows per second of the SQLite store, by group size, beside an idle and a busy event loop.
 
-    python bench/store.py [SECONDS]
-
 Each group is appended as the pipeline does it: one awaited `append` after the other. The busy loop spends the
 rest of its time in pure Python, one millisecond a turn, as fan-out does.
 """
@@ -14,9 +12,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from figures import Figure, Options, Series
 
 from account_socket.model import AccountUpdate, Origin
 from account_socket.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 GROUPS = (1, 10, 100, 1000)
 ACCOUNTS = 2_000
@@ -24,6 +28,8 @@ RAW = bytes(range(256)) * 4 + bytes(88)
 DATA_JSON = b'{"pool_fees":{' + b",".join(b'"field_%03d":"1234567890123456789"' % i for i in range(95)) + b"}}"
 SWITCH_SECONDS = 0.0005
 TURN_SECONDS = 0.001
+SECONDS = 0.8
+BIG_GROUP = 100
 
 
 def update(number: int) -> AccountUpdate:
@@ -45,43 +51,50 @@ async def spin(turns: list[int]) -> None:
         await asyncio.sleep(0)
 
 
-async def measure(group: int, seconds: float, *, busy: bool) -> str:
-    """Append groups of `group` for `seconds`; return one line of the table."""
-    with tempfile.TemporaryDirectory() as directory:
-        store = SqliteStore(Path(directory) / "bench.db")
-        await store.open()
-        turns = [0]
-        spinner = asyncio.create_task(spin(turns)) if busy else None
-        next_id, waits = 1, []
-        peak_wal = 0.0
-        started = time.perf_counter()
-        while (before := time.perf_counter()) < started + seconds:
-            await store.append([update(number) for number in range(next_id, next_id + group)])
-            waits.append(time.perf_counter() - before)
-            next_id += group
-            peak_wal = max(peak_wal, store.statistics()["wal_bytes"])
-        elapsed = time.perf_counter() - started
-        if spinner is not None:
-            spinner.cancel()
-        await store.close(next_id=next_id)
-    waits.sort()
-    kept = turns[0] * TURN_SECONDS / elapsed
-    return (
-        f"{'busy' if busy else 'idle':5}{group:6}{(next_id - 1) / elapsed:12,.0f}"
-        f"{waits[len(waits) // 2] * 1e3:9.2f}{waits[len(waits) * 99 // 100] * 1e3:9.2f}{waits[-1] * 1e3:9.1f}"
-        f"{peak_wal / 2**20:9.0f}{kept if busy else 1:8.0%}"
-    )
-
-
-def main() -> None:
-    """Print the table."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 3.0
+def measure(options: Options) -> Iterator[Figure]:
+    found = Series()
+    interval = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_SECONDS)
-    print("loop  group      rows/s   p50 ms   p99 ms   max ms  WAL MiB  loop kept")
-    for busy in (False, True):
-        for group in GROUPS:
-            print(asyncio.run(measure(group, seconds, busy=busy)), flush=True)
+    try:
+        for _ in range(options.repetitions):
+            for busy in (False, True):
+                for group in GROUPS:
+                    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+                        path = Path(directory) / "bench.db"
+                        asyncio.run(append(path, group, options.seconds(SECONDS), found, busy=busy))
+            if options.big is not None:
+                asyncio.run(append(options.big, BIG_GROUP, options.seconds(SECONDS), found, busy=False, name="big, "))
+    finally:
+        sys.setswitchinterval(interval)
+    for case, values in found.values.items():
+        yield Figure(case, case.rsplit(" ", 1)[-1], values, judge=">=" if case.endswith("/s") else "<=")
+    if options.big is not None:
+        ratio = found.ratio(
+            f"idle loop, groups of {BIG_GROUP}: rows/s", f"big, idle loop, groups of {BIG_GROUP}: rows/s"
+        )
+        yield Figure("time of a row with 10 million stored, against none", "", ratio, 1.2)
 
 
-if __name__ == "__main__":
-    main()
+async def append(path: Path, group: int, seconds: float, found: Series, *, busy: bool, name: str = "") -> None:
+    """Append groups of `group` for `seconds` to a store at `path`."""
+    store = SqliteStore(path)
+    next_id = (await store.open()).next_id
+    first_id = next_id
+    turns = [0]
+    spinner = asyncio.create_task(spin(turns)) if busy else None
+    waits: list[float] = []
+    started = time.perf_counter()
+    while (before := time.perf_counter()) < started + seconds:
+        await store.append([update(number) for number in range(next_id, next_id + group)])
+        waits.append(time.perf_counter() - before)
+        next_id += group
+    elapsed = time.perf_counter() - started
+    if spinner is not None:
+        spinner.cancel()
+    await store.close(next_id=next_id)
+    waits.sort()
+    case = f"{name}{'busy' if busy else 'idle'} loop, groups of {group}"
+    found.add(f"{case}: rows/s", (next_id - first_id) / elapsed)
+    found.add(f"{case}: p99 of a commit, ms", waits[len(waits) * 99 // 100] * 1e3)
+    if busy:
+        found.add(f"{case}: kept of the loop's turns, %", turns[0] * TURN_SECONDS / elapsed * 100)

@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any
@@ -25,7 +25,7 @@ import structlog
 
 from account_socket.cache.base import Cache
 from account_socket.cache.memory import MemoryCache
-from account_socket.errors import RpcError, scrub_url
+from account_socket.errors import RpcError, SettingsError, scrub_url
 from account_socket.hub.hub import Hub
 from account_socket.measures import measure_pipeline, measure_sources, measure_storage
 from account_socket.metrics import Metrics
@@ -54,6 +54,8 @@ EXIT_SECONDS = 9.5
 CLUSTER_CHECK_SECONDS = 3.0
 CLUSTER_RETRY_SECONDS = 10.0
 SOURCE_RESTART_SECONDS = 1.0
+WATCH_SECONDS = 0.5
+"""How soon the sources hear of which accounts clients are subscribed to."""
 
 log = structlog.get_logger("account_socket.service")
 
@@ -216,11 +218,17 @@ class Service:
         sources = [asyncio.create_task(self._run_source(source)) for source in self.sources]
         parts = [
             asyncio.create_task(part)
-            for part in (self.pipeline.run(), self._snapshots.run(), self._retention.run(), self._know_cluster())
+            for part in (
+                self.pipeline.run(),
+                self._snapshots.run(),
+                self._retention.run(),
+                self._know_cluster(),
+                self._tell_sources(),
+            )
         ]
         stopped = asyncio.create_task(stop.wait())
         try:
-            done, _ = await asyncio.wait((stopped, *parts), return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait((stopped, *parts, *sources), return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
@@ -231,10 +239,22 @@ class Service:
         while True:
             try:
                 await source.run(self.pipeline.admit)
+            except SettingsError as error:
+                if len(self.sources) == 1:
+                    raise
+                log.error("upstream given up", source=source.name, error=str(error), hint=error.hint)  # noqa: TRY400
+                await asyncio.Event().wait()
             except Exception:
                 # A bug of ours; the others go on, and so does this one.
                 log.exception("datasource failed", source=source.name)
             await asyncio.sleep(SOURCE_RESTART_SECONDS)
+
+    async def _tell_sources(self) -> None:
+        while True:
+            subscribed = tuple(self.hub.subscribed_pubkeys())
+            for source in self.sources:
+                source.watch(subscribed)
+            await asyncio.sleep(WATCH_SECONDS)
 
     async def _check_cluster(self, seconds: float) -> bool:
         """Bind the database to the nodes' cluster. False while one does not answer. Raises WrongClusterError."""

@@ -149,7 +149,7 @@ def test_flags_only(env_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("DATABASE_URL", "account.db", "is not sqlite:FILE"),
         ("DATABASE_URL", f"postgresql://u:{KEY}@host/db", "PostgreSQL is not available in this version"),
         ("GEYSER_URL", f"https://host:443/?token={KEY}", "belongs into GEYSER_X_TOKEN"),
-        ("GEYSER_URL", f"https://host:443/{KEY}", "https://host:443/***"),
+        ("GEYSER_URL", f"https://host:443/{KEY}{KEY}", "https://host:443/***"),
         ("GEYSER_URL", "grpc://host:443", "is not http(s)://host:port"),
         ("GEYSER_URL", "http://host:99999", "GEYSER_URL"),
         ("GEYSER_X_TOKEN", f"{KEY} {KEY}", "GEYSER_X_TOKEN=*** "),

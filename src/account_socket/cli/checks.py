@@ -34,6 +34,8 @@ def checks(settings: Settings) -> Iterator[tuple[str, Check]]:
     for number, (ws_url, http_url) in enumerate(zip(settings.rpc_url, settings.rpc_http_urls, strict=True)):
         yield f"RPC WebSocket {number}", partial(check_websocket, ws_url)
         yield f"RPC HTTP {number}", partial(check_http, http_url, settings)
+    if settings.geyser_url:
+        yield "Yellowstone gRPC", partial(check_geyser, settings.geyser_url, settings)
     yield "Redis", partial(check_redis, settings)
     yield "database", partial(asyncio.to_thread, check_database, settings)
 
@@ -99,6 +101,50 @@ async def check_http(url: str, settings: Settings) -> str:
     if health != "ok":
         raise SourceError(f"{scrub_url(url)}: unhealthy: {health}", hint="The node is behind; wait or use another.")
     return f"{scrub_url(url)}: version {version}, healthy, cluster {genesis_hash}"
+
+
+async def check_geyser(url: str, settings: Settings) -> str:
+    """Subscribe as the server does and wait for a slot: token and filters are judged with it."""
+    from grpc.aio import AioRpcError  # noqa: PLC0415  (only a check that runs needs it)
+
+    from account_socket.programs import load_programs  # noqa: PLC0415
+    from account_socket.sources import geyser  # noqa: PLC0415
+    from account_socket.sources.geyser_node import Node, open_channel  # noqa: PLC0415
+
+    endpoint, token = Endpoint(url), settings.geyser_x_token or ""
+    hint = "Check GEYSER_URL: host, port, and https or http."
+    request = geyser.subscribe_request(list(load_programs().programs), (), settings.commitment)
+    channel = open_channel(url)
+    try:
+        async with asyncio.timeout(NODE_SECONDS):
+            node = Node(channel, token, NODE_SECONDS)
+            version, first = await node.version(), await node.first_available()
+            slot = await _first_slot(node.subscribe(), request)
+    except TimeoutError:
+        reason = f"no slot within {NODE_SECONDS:.0f} s"
+    except AioRpcError as error:
+        reason = f"{error.code().name}: {error.details()}"
+        hint = geyser.HINTS.get(error.code().name, hint)
+    except geyser.OddUpdateError as error:
+        reason = f"what answers is not Yellowstone ({error})"
+    else:
+        replay = "no replay" if first is None else f"replay from slot {first}"
+        return f"{endpoint}: version {version}, slot {slot}, {replay}"
+    finally:
+        await channel.close()
+    raise SourceError(f"{endpoint}: {endpoint.scrub(reason.replace(token, '***') if token else reason)}", hint=hint)
+
+
+async def _first_slot(call: Any, request: bytes) -> int:
+    from account_socket.sources import geyser  # noqa: PLC0415  (only a check that runs needs it)
+
+    await call.write(request)
+    reader = geyser.UpdateReader("doctor")
+    while True:
+        message = await call.read()
+        update = reader.read(message if isinstance(message, bytes) else b"\xff", 0.0)
+        if isinstance(update, geyser.SlotUpdate):
+            return update.slot
 
 
 async def check_redis(settings: Settings) -> str:

@@ -22,7 +22,17 @@ if TYPE_CHECKING:
     from account_socket.sources.recording import RecordedWrite, Recording
 
 DEFAULT_RATE = 20.0
-OWN_SETTINGS = frozenset({"RPC_URL", "RPC_HTTP_URL", "GEYSER_URL", "GEYSER_X_TOKEN", "COMPRESSION"})
+OWN_SETTINGS = frozenset(
+    {
+        "RPC_URL",
+        "RPC_HTTP_URL",
+        "GEYSER_URL",
+        "GEYSER_X_TOKEN",
+        "GEYSER_COMPRESSION",
+        "GEYSER_MAX_WATCHED",
+        "COMPRESSION",
+    }
+)
 LOG_SETTINGS = ("RUST_LOG", "LOG", "LOG_FORMAT")
 """The only ones of the environment that count here: they change nothing but what is told."""
 

@@ -20,19 +20,33 @@ def command(  # noqa: PLR0917  (typer's parameters are options)
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of PubSub; 0 picks a free one.")] = PUBSUB_PORT,
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of HTTP JSON-RPC; 0 picks one.")] = HTTP_PORT,
+    geyser_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of Yellowstone gRPC; 0 picks one, none: not served.")
+    ] = None,
     rate: Annotated[float, typer.Option(min=0.01, max=100_000, help="Account writes per second.")] = 20,
     loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end; slots go on growing.")] = False,
     accounts: Annotated[
         int | None, typer.Option(min=1, max=1_000_000, help="Spread the recording onto this many accounts.")
     ] = None,
 ) -> None:
-    """Only the local node: Solana PubSub and HTTP JSON-RPC, replaying a recording from the first programSubscribe on.
+    """Only the local node: Solana PubSub, HTTP JSON-RPC and Yellowstone, replaying a recording to who subscribes.
+
+    The replay begins with the first subscription to a program.
 
     Example: [bold]account-socket devnode --loop --rate 500[/bold], and in a second terminal
     [bold]RPC_URL=ws://127.0.0.1:8900 account-socket serve[/bold]
     """
     run_until_signal(
-        _serve(recording, host=host, port=port, http_port=http_port, rate=rate, loop=loop, accounts=accounts)
+        _serve(
+            recording,
+            host=host,
+            port=port,
+            http_port=http_port,
+            geyser_port=geyser_port,
+            rate=rate,
+            loop=loop,
+            accounts=accounts,
+        )
     )
 
 
@@ -41,7 +55,8 @@ async def _serve(path: Path | None, **options: object) -> None:
     from account_socket.sources.recording import Recording  # noqa: PLC0415
 
     def ready(node: Devnode) -> None:
-        talk(f"PubSub {node.ws_url}, HTTP JSON-RPC {node.http_url}; Ctrl-C stops it")
+        yellowstone = f", Yellowstone {node.geyser_url}" if options["geyser_port"] is not None else ""
+        talk(f"PubSub {node.ws_url}, HTTP JSON-RPC {node.http_url}{yellowstone}; Ctrl-C stops it")
 
     try:
         recording = Recording.load(path) if path else shipped_recording()

@@ -45,8 +45,8 @@ def load_with_upstream(flags: dict[str, str]) -> Settings:
         return settings
     raise SettingsError(
         "nothing to read from: neither RPC_URL nor GEYSER_URL is set",
-        hint="Set RPC_URL to a Solana PubSub URL such as wss://host/?api-key=KEY, or GEYSER_URL to a Yellowstone gRPC\n"
-        "endpoint such as https://host:443, in the environment or in .env;\n"
+        hint="Set RPC_URL to a Solana PubSub URL such as wss://host/?api-key=KEY, or GEYSER_URL to a Yellowstone\n"
+        "gRPC endpoint such as https://host:443, in the environment or in .env;\n"
         "or try it without a node: account-socket demo",
     )
 

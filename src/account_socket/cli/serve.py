@@ -9,7 +9,7 @@ from account_socket.cli.process import explaining_the_port, run_until_signal, ta
 
 @with_settings()
 def command(flags: dict[str, str]) -> None:
-    """The server: reads account updates from RPC_URL and GEYSER_URL, decodes, stores and streams them to WebSocket clients.
+    """The server: reads account updates from RPC_URL and GEYSER_URL, decodes, stores and streams them to clients.
 
     Settings come from flags, else the environment, else .env, else defaults. Flags are visible to everybody on the
     machine: give keys and passwords in the environment or in .env. Ctrl-C and SIGTERM drain and exit.

@@ -33,7 +33,7 @@ from account_socket.server.clients import Clients
 
 MAX_MESSAGE_BYTES = 64 * 1024
 SLICE_BYTES = 256
-"""The library takes a slice as a whole, and one full of empty frames costs half a millisecond."""
+"""The library takes a slice as a whole, and one full of empty frames takes as long as a turn."""
 NOTSENT_BYTES = 64 * 1024
 """How much the kernel takes of what it cannot send yet; without it, 4 MB per stalled client (docs/performance.md)."""
 PING = b"\x89\x00"

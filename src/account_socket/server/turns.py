@@ -2,7 +2,7 @@
 A share of the loop's time for what clients send, so that no number of busy clients holds up the stream.
 
 An update passes through about ten turns of the loop between upstream and clients. Were there input to work off in
-each of them, it would be late by ten times that; so after input had its time, the loop is left alone for as long.
+each of them, it would be late by ten times that; so after input had its time, the loop is left alone for a while.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
-TURN_SECONDS = 0.001
+TURN_SECONDS = 0.0005
 """How long all clients' input together may occupy the loop at a stretch."""
-REST_SECONDS = 0.001
+REST_SECONDS = 0.002
 """Then input waits this long: commits and the fan-out have the loop to themselves."""
 
 

@@ -98,7 +98,7 @@ async def test_help_lists_what_is_built_and_nothing_else(tmp_path: Path) -> None
     serve = (await run("serve", "--help", cwd=tmp_path)).out
     assert "--rpc-url" in serve
     assert "--geyser-url" in serve
-    assert "compression" not in serve
+    assert "--compression" not in serve
 
 
 async def test_help_imports_nothing_heavy(tmp_path: Path) -> None:

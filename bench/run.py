@@ -1,0 +1,135 @@
+"""
+The benchmarks: one table, and the same figures as JSON.
+
+    python bench/run.py [NAME…] [--repetitions N] [--scale X] [--ingest-seconds S] [--json FILE] [--big FILE]
+
+Everything runs on this machine and stops by itself. The server has the first processor, everything else the second;
+candidates alternate; a table of a busy machine is worth little. `best` is the least disturbed repetition, targets
+are judged by the median.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import sqlite3
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rig
+import stored
+from figures import Options, row, table
+
+if TYPE_CHECKING:
+    from figures import Figure
+
+NAMES = ("decode", "parse", "store", "ingest", "fanout", "sparse", "crowd", "slow", "portfolio", "stored")
+RESULTS = rig.BUILT / "results.json"
+BIG = rig.BUILT / "big.db"
+LIBRARIES = ("uvloop", "websockets", "aiohttp", "msgspec", "pybase64", "zstandard", "redis", "hiredis")
+
+
+def main() -> None:
+    arguments = parse()
+    rig.build()
+    if arguments.make_big:
+        make_big()
+        return
+    rig.raise_file_limit()
+    options = Options(
+        repetitions=arguments.repetitions,
+        scale=arguments.scale,
+        ingest_seconds=arguments.ingest_seconds,
+        big=arguments.big or (BIG if BIG.exists() else None),
+    )
+    about = machine()
+    for name, value in about.items():
+        print(f"{name}: {value}")
+    figures: list[tuple[str, Figure]] = []
+    for name in arguments.names or NAMES:
+        started = time.monotonic()
+        figures += ((name, figure) for figure in importlib.import_module(name).measure(options))
+        print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    print()
+    print(table(row(name, figure) for name, figure in figures))
+    missed = sum(figure.met is False for _, figure in figures)
+    judged = sum(figure.met is not None for _, figure in figures)
+    print(f"\n{judged - missed} of {judged} targets met")
+    save(arguments.json, about, figures)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", choices=[*NAMES, []], help=", ".join(NAMES))
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--scale", type=float, default=1.0, help="below 1: shorter runs and fewer clients")
+    parser.add_argument("--ingest-seconds", type=float, default=3.0, help="length of each run at full speed")
+    parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go")
+    parser.add_argument("--big", type=Path, help=f"a database of --make-big; if it exists, {BIG.name} is used")
+    parser.add_argument("--make-big", action="store_true", help="make a database of 10 million rows, then end")
+    return parser.parse_args()
+
+
+def machine() -> dict[str, str]:
+    """Return what the figures depend on."""
+    model = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=rig.ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "version": f"account-socket {version('account-socket')} {commit}".rstrip(),
+        "machine": f"{model}, {len(rig.CORES)} processors, Linux {platform.release()}",
+        "load before": f"{os.getloadavg()[0]:.2f}",
+        "python": f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}",
+        "libraries": ", ".join(f"{name} {version(name)}" for name in LIBRARIES),
+        "command": " ".join(["python", "bench/run.py", *sys.argv[1:]]),
+    }
+
+
+def make_big() -> None:
+    """Make the database that `stored` and `store` use where it exists; takes minutes and 3 GB."""
+    BIG.unlink(missing_ok=True)
+    stored.fill(BIG, stored.BIG_ACCOUNTS, stored.BIG_ROWS)
+    print(f"{BIG}: {BIG.stat().st_size / 2**30:.1f} GiB")
+
+
+def save(path: Path, about: dict[str, str], figures: list[tuple[str, Figure]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {
+        "about": about,
+        "figures": [
+            {
+                "benchmark": name,
+                "case": figure.case,
+                "unit": figure.unit,
+                "best": figure.best,
+                "median": figure.median,
+                "values": list(figure.values),
+                "target": figure.target,
+                "met": figure.met,
+            }
+            for name, figure in figures
+        ],
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n")
+    print(f"also in {path}")
+
+
+if __name__ == "__main__":
+    main()
