@@ -26,6 +26,8 @@ MOST_REPETITIONS = 2
 """Each takes 20 s."""
 KIB = 1024
 
+Parts = tuple[rig.Server, rig.Feeder, rig.Load]
+
 
 def measure(options: Options) -> Iterator[Figure]:
     clients = options.many(CLIENTS)
@@ -67,7 +69,7 @@ def gather(made: Messages, options: Options, clients: int, found: Series) -> Non
         found.add("memory", (server.resident_bytes - empty) / KIB / clients)
         found.add("growth", cost(server, feeder, live, options) / alone)
         found.add("idle", busy(server, options.seconds(IDLE_SECONDS)))
-        storm(server, feeder, load, live, clients, options, found)
+        storm((server, feeder, load), live, clients, options.seconds(LIVE_SECONDS), found)
 
 
 def cost(server: rig.Server, feeder: rig.Feeder, live: rig.Load, options: Options) -> float:
@@ -87,19 +89,12 @@ def busy(server: rig.Server, seconds: float) -> float:
     return (server.cpu_seconds - cpu) / seconds * 100
 
 
-def storm(
-    server: rig.Server,
-    feeder: rig.Feeder,
-    load: rig.Load,
-    live: rig.Load,
-    clients: int,
-    options: Options,
-    found: Series,
-) -> None:
+def storm(parts: Parts, live: rig.Load, clients: int, seconds: float, found: Series) -> None:
+    server, feeder, load = parts
     server.quiet()
     live.reset()
     load.reset()
-    count = round(LIVE_RATE * options.seconds(LIVE_SECONDS))
+    count = round(LIVE_RATE * seconds)
     feeder.start(count, LIVE_RATE)
     time.sleep(0.1)
     took = load.subscribe(range(clients), 0, 1, 1)

@@ -16,8 +16,6 @@ from figures import Figure, Options, Series
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from messages import Messages
-
 ACCOUNTS = 16
 """Few, and everybody subscribes to all: each update goes to each client."""
 
@@ -62,25 +60,26 @@ def measure(options: Options) -> Iterator[Figure]:
         load.connect(2 * most)
         limit_load.connect(2 * most)
         for case in CASES:
-            bench = Bench(server, feeder, load, limit, limit_load, case, options)
-            yield from bench.run()
+            yield from Comparison(Rig(server, feeder, load, limit, limit_load), case, options).run()
 
 
-class Bench:
+@dataclass(frozen=True)
+class Rig:
+    """The candidates and their clients."""
+
+    server: rig.Server
+    feeder: rig.Feeder
+    load: rig.Load
+    limit: rig.Limit
+    limit_load: rig.Load
+
+
+class Comparison:
     """One case: the candidates, alternating."""
 
-    def __init__(
-        self,
-        server: rig.Server,
-        feeder: rig.Feeder,
-        load: rig.Load,
-        limit: rig.Limit,
-        limit_load: rig.Load,
-        case: Case,
-        options: Options,
-    ) -> None:
-        self._server, self._feeder, self._load = server, feeder, load
-        self._limit, self._limit_load = limit, limit_load
+    def __init__(self, parts: Rig, case: Case, options: Options) -> None:
+        self._server, self._feeder, self._load = parts.server, parts.feeder, parts.load
+        self._limit, self._limit_load = parts.limit, parts.limit_load
         self._case = case
         self._clients = options.many(case.clients)
         self._repetitions = options.repetitions
@@ -136,7 +135,7 @@ class Bench:
         limit, load, case = self._limit, self._limit_load, self._case
         load.reset()
         cpu = limit.cpu_seconds
-        sent = limit.play(self._updates, case.rate, case.burst, way, "all", clients)
+        sent = limit.play(self._updates, case.rate, case.burst, way=way, spread="all", clients=clients)
         received = load.receive(sent)
         assert received == sent == self._updates * clients, f"{received} of {sent} messages"
         return limit.cpu_seconds - cpu

@@ -36,7 +36,7 @@ class Options:
 
     def seconds(self, seconds: float) -> float:
         """Scale a duration."""
-        return max(0.2, seconds * self.scale)
+        return max(0.1, seconds * self.scale)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,6 @@ class Figure:
     values: Sequence[float]
     target: float | None = None
     judge: Judge = "<="
-    note: str = ""
 
     @property
     def median(self) -> float:
@@ -111,11 +110,10 @@ def row(benchmark: str, figure: Figure) -> tuple[str, ...]:
         figure.unit,
         target,
         met,
-        figure.note,
     )
 
 
-HEADS = ("benchmark", "case", "best", "median", "unit", "target", "", "note")
+HEADS = ("benchmark", "case", "best", "median", "unit", "target", "")
 
 
 def table(rows: Iterable[tuple[str, ...]]) -> str:

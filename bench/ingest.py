@@ -28,6 +28,8 @@ RATES = {1_000: (2.0, 8.0, 50.0), 5_000: (None, None, None)}
 CATCH_UP_SECONDS = 30.0
 MIB = 2**20
 
+Parts = tuple[rig.Server, rig.Feeder, rig.Load]
+
 
 @dataclass(frozen=True)
 class Case:
@@ -56,19 +58,20 @@ def measure(options: Options) -> Iterator[Figure]:
 def measure_case(case: Case, made: Messages, options: Options, cache_url: str) -> Iterator[Figure]:
     found = Series()
     with (
-        rig.serving(made, zstd=case.zstd, REDIS_URL=cache_url) as (server, feeder),
+        rig.serving(made, zstd=case.zstd, environment={"REDIS_URL": cache_url}) as (server, feeder),
         rig.Load(server.port, made, case.clients) as load,
     ):
         load.connect(case.clients)
         load.subscribe(range(case.clients), 0, made.accounts)
+        parts = (server, feeder, load)
         at_rest = server.resident_bytes
         for _ in range(options.repetitions):
-            full_speed(server, feeder, load, options.seconds(options.ingest_seconds), found, case.clients)
+            full_speed(parts, options.seconds(options.ingest_seconds), found, case.clients)
         server.quiet()
         grown = (server.resident_bytes - at_rest) / MIB
         if case.clients == 1 and case.zstd:
             for rate in RATES:
-                latency(server, feeder, load, rate, options.seconds(5), found)
+                latency(parts, rate, options.seconds(5), found)
     yield Figure(f"{case.name}: updates", "/s", found["rate"], case.target, ">=")
     yield Figure(f"{case.name}: server CPU an update", "µs", found["cpu"])
     yield Figure(f"{case.name}: updates a commit", "", found["group"], judge=">=")
@@ -80,9 +83,8 @@ def measure_case(case: Case, made: Messages, options: Options, cache_url: str) -
                 yield Figure(f"{case.name}: latency at {rate:,}/s, {part}", "ms", found[f"{rate} {part}"], target)
 
 
-def full_speed(
-    server: rig.Server, feeder: rig.Feeder, load: rig.Load, seconds: float, found: Series, clients: int
-) -> None:
+def full_speed(parts: Parts, seconds: float, found: Series, clients: int) -> None:
+    server, feeder, load = parts
     load.reset()
     before, cpu = server.metrics(), server.cpu_seconds
     started = time.monotonic()
@@ -115,7 +117,8 @@ def receive_all(server: rig.Server, load: rig.Load, expected: int, conflated_bef
     return received
 
 
-def latency(server: rig.Server, feeder: rig.Feeder, load: rig.Load, rate: int, seconds: float, found: Series) -> None:
+def latency(parts: Parts, rate: int, seconds: float, found: Series) -> None:
+    server, feeder, load = parts
     count = round(rate * seconds)
     server.quiet()
     load.reset()

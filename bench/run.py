@@ -48,7 +48,7 @@ def main() -> None:
         repetitions=arguments.repetitions,
         scale=arguments.scale,
         ingest_seconds=arguments.ingest_seconds,
-        big=arguments.big or (BIG if BIG.exists() else None),
+        big=arguments.big or (BIG if BIG.exists() and arguments.scale >= 1 else None),
     )
     about = machine()
     for name, value in about.items():
@@ -103,9 +103,11 @@ def machine() -> dict[str, str]:
 
 
 def make_big() -> None:
-    """Make the database that `stored` and `store` use where it exists; takes minutes and 3 GB."""
-    BIG.unlink(missing_ok=True)
-    stored.fill(BIG, stored.BIG_ACCOUNTS, stored.BIG_ROWS)
+    """Make the database that `stored` and `store` use where it exists; takes minutes and 5 GB."""
+    making = BIG.with_suffix(".making.db")
+    making.unlink(missing_ok=True)
+    stored.fill(making, stored.BIG_ACCOUNTS, stored.BIG_ROWS)
+    making.rename(BIG)
     print(f"{BIG}: {BIG.stat().st_size / 2**30:.1f} GiB")
 
 

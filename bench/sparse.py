@@ -65,7 +65,7 @@ def run(server: rig.Server, feeder: rig.Feeder, load: rig.Load, count: int, expe
 def send(limit: rig.Limit, load: rig.Load, count: int, clients: int) -> float:
     load.reset()
     cpu = limit.cpu_seconds
-    sent = limit.play(count, RATE, 1, "frame", "one", clients)
+    sent = limit.play(count, RATE, way="frame", spread="one", clients=clients)
     received = load.receive(sent)
     assert received == sent == (count if clients else 0), f"{received} of {sent} messages"
     return limit.cpu_seconds - cpu

@@ -96,14 +96,13 @@ def compare(path: Path, accounts: int, name: str, options: Options) -> Iterator[
     count = round(RATE * options.seconds(SECONDS))
     with ExitStack() as stack:
         made = stack.enter_context(rig.made_messages(options.many(STREAM_ACCOUNTS)))
+        servers = {}
         for case, environment in (("empty", {}), ("full", KEEP_FOR_EVER | {"DATABASE_URL": f"sqlite:{path}"})):
-            with rig.serving(made, warm=False, **environment) as (server, _):
-                found.add(f"{case} start", server.start_seconds)
-                found.add(f"{case} memory", server.resident_bytes)
-        servers = {
-            case: stack.enter_context(rig.serving(made, **environment))
-            for case, environment in (("empty", {}), ("full", KEEP_FOR_EVER | {"DATABASE_URL": f"sqlite:{path}"}))
-        }
+            server, feeder = stack.enter_context(rig.serving(made, warm=False, environment=environment))
+            servers[case] = server, feeder
+            found.add(f"{case} start", server.start_seconds)
+            found.add(f"{case} memory", server.resident_bytes)
+            rig.bring_states(server, feeder, made)
         for _ in range(options.repetitions):
             for case, (server, feeder) in servers.items():
                 server.quiet()

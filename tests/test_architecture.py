@@ -14,7 +14,7 @@ SOURCE = ROOT / "src" / PACKAGE
 FILES = sorted(SOURCE.rglob("*.py"))
 
 TIERS: tuple[frozenset[str], ...] = (
-    frozenset({"", "errors", "backoff", "metrics", "logs", "endpoints"}),
+    frozenset({"", "errors", "backoff", "metrics", "logs", "endpoints", "database_url"}),
     frozenset({"model"}),
     frozenset({"settings", "settings_values"}),
     frozenset({"sources", "decode", "programs", "cache", "protocol", "hub"}),
@@ -26,7 +26,7 @@ TIERS: tuple[frozenset[str], ...] = (
 """Rooms, lowest first: one may import what is in a lower tier. Files at the top of the package are rooms too."""
 
 NEIGHBOURS = frozenset(
-    {"", "errors", "backoff", "metrics", "logs", "endpoints", "settings", "settings_values", "measures", "service"}
+    {"", "errors", "backoff", "metrics", "logs", "endpoints", "database_url", "settings", "settings_values", "measures", "service"}
 )
 """Rooms that may import others of their own tier: single files without an inside."""
 

@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from account_socket import logs
+from account_socket.database_url import parse_database_url
 from account_socket.endpoints import derive_http_url, normalize_ws_url
 from account_socket.errors import SettingsError
 
@@ -42,11 +43,9 @@ def http_url(url: str) -> str:
 
 
 def database_url(url: str) -> str:
-    """Accept what names a database this version can open; the store reads the rest of it."""
-    if url.startswith(("postgres:", "postgresql:")):
-        raise ValueError(f"PostgreSQL {NOT_BUILT}")
-    if not url.startswith("sqlite:"):
-        raise ValueError("is not sqlite:FILE or sqlite:///FILE")
+    """Accept what names a database this version can open."""
+    with _as_value_error():
+        parse_database_url(url)
     return url
 
 
@@ -96,7 +95,7 @@ def _as_value_error() -> Iterator[None]:
     try:
         yield
     except SettingsError as exc:
-        raise ValueError(str(exc)) from exc
+        raise ValueError("; ".join(filter(None, (str(exc), exc.hint)))) from exc
 
 
 def geyser_url(url: str) -> str:

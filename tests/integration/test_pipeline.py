@@ -36,11 +36,14 @@ class Node:
     accounts: dict[str, RawAccount] = field(default_factory=dict)
     asked: list[list[str]] = field(default_factory=list)
     fails: bool = False
+    odd: str = ""
 
     async def look_up(self, pubkeys: Sequence[str]) -> list[RawAccount | None]:
         self.asked.append(list(pubkeys))
         if self.fails:
             raise SourceError("the node is away", retryable=True)
+        if self.odd in pubkeys:
+            raise SourceError("a state that makes no sense", retryable=False)
         return [self.accounts.get(pubkey) for pubkey in pubkeys]
 
 
@@ -241,6 +244,16 @@ async def test_a_node_that_fails_costs_no_client_its_subscription(tmp_path: Path
         await here.pipeline.admit([raw(slot=1, data=b"1")])
         await until(lambda: client.messages)
         assert client.messages[0]["source"] == "realtime"
+
+
+async def test_an_account_that_makes_no_sense_harms_no_other(tmp_path: Path) -> None:
+    """When the node's answer holds one odd account, the others of the same request are read all the same."""
+    async with rig(tmp_path / "account.db") as here:
+        here.node.odd = "odd"
+        here.node.accounts[KEY_A] = raw(slot=9, data=b"x", origin=Origin.REREAD)
+        client = here.subscribe("first", "odd", KEY_A, "last")
+        await until(lambda: client.acks)
+        assert client.acks == [([KEY_A], [])]
 
 
 async def test_a_state_that_is_being_committed_is_never_older_than_the_stream(tmp_path: Path) -> None:

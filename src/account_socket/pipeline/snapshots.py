@@ -171,6 +171,12 @@ class Snapshots:
         return batch
 
     async def _look_up(self, batch: list[str], places: asyncio.Semaphore) -> None:
+        try:
+            await self._ask_node(batch)
+        finally:
+            places.release()
+
+    async def _ask_node(self, batch: list[str]) -> None:
         assert self._lookup is not None
         self.lookups += 1
         try:
@@ -179,12 +185,15 @@ class Snapshots:
         except (AccountSocketError, TimeoutError) as error:
             self.lookup_errors += 1
             log.warning("accounts not read from the node", accounts=len(batch), error=str(error) or "timed out")
+            if len(batch) > 1 and not getattr(error, "retryable", True):
+                # One account makes no sense; the others must not suffer for it.
+                middle = len(batch) // 2
+                await asyncio.gather(self._ask_node(batch[:middle]), self._ask_node(batch[middle:]))
+                return
             for pubkey in batch:
                 self.hub.settle(pubkey, None, "rpc")
-            return
-        finally:
-            places.release()
-        await self._take(batch, accounts)
+        else:
+            await self._take(batch, accounts)
 
     async def _take(self, batch: list[str], accounts: list[RawAccount | None]) -> None:
         news = []

@@ -22,7 +22,7 @@ from account_socket.store.connection import connect_reader, connect_writer
 from account_socket.store.rows import select_marks, select_states
 from account_socket.store.schema import prepare
 from account_socket.store.upkeep import PERIOD_SECONDS, Upkeep
-from account_socket.store.url import SqliteUrl, parse_database_url
+from account_socket.database_url import SqliteUrl, parse_database_url
 from account_socket.store.worker import Jobs, Work, Worker
 from account_socket.store.writer import Writer, checkpoint
 

@@ -201,7 +201,7 @@ async def test_make_run_chooses_and_says_why(tmp_path: Path) -> None:
     """`run` starts the demo without RPC_URL, and `serve` with it, and names where it found it."""
     async with demo(tmp_path) as server:
         env = {"RPC_URL": server.url}
-        (tmp_path / ".env").write_text("GEYSER_URL=http://127.0.0.1:1")
+        (tmp_path / ".env").write_text("GEYSER_URL=nowhere")
         from_environment = await run("run", cwd=tmp_path, env={**env, "WEBSOCKET_PORT": "x"})
         from_file = await run("run", cwd=tmp_path)
     assert from_environment.err.startswith("RPC_URL is set (from the environment variable RPC_URL): starting")
@@ -209,7 +209,7 @@ async def test_make_run_chooses_and_says_why(tmp_path: Path) -> None:
     assert from_file.err.startswith(f"GEYSER_URL is set (from {tmp_path / '.env'}): starting account-socket serve")
     (tmp_path / ".env").unlink()
     async with ServerProcess(tmp_path, command=("run",)) as server:
-        assert server.stderr.startswith(b"RPC_URL is not set")
+        assert server.stderr.startswith(b"neither RPC_URL nor GEYSER_URL is set")
         assert b"The demo is streaming" in server.stderr
         assert await server.stop() == 0
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from account_socket.errors import SettingsError
-from account_socket.store.url import SqliteUrl, parse_database_url
+from account_socket.database_url import SqliteUrl, parse_database_url
 
 
 @pytest.mark.parametrize(
