@@ -42,7 +42,7 @@ bench: install-dev ## the benchmarks, about six minutes; `make bench-fanout` …
 bench-%: install-dev
 	$(BIN)/python bench/run.py $*
 
-bench-big: install-dev ## a database of 10 million rows that `make bench` uses from then on (5 GB)
+bench-big: install-dev ## a database of 10 million rows that `make bench` uses from then on (3 GB)
 	$(BIN)/python bench/run.py --make-big
 
 docs: install ## write docs/settings.md and .env.example from the table of settings

@@ -103,7 +103,7 @@ def machine() -> dict[str, str]:
 
 
 def make_big() -> None:
-    """Make the database that `stored` and `store` use where it exists; takes minutes and 5 GB."""
+    """Make the database that `stored` and `store` use where it exists; takes minutes and 3 GB."""
     making = BIG.with_suffix(".making.db")
     making.unlink(missing_ok=True)
     stored.fill(making, stored.BIG_ACCOUNTS, stored.BIG_ROWS)

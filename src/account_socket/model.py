@@ -60,6 +60,11 @@ class RawAccount(msgspec.Struct, frozen=True, gc=False):
         return digest.digest()
 
 
+def missing_account(pubkey: str, slot: int) -> RawAccount:
+    """Return what a re-read at `slot` says where there is no account: closed, as far as the chain is concerned."""
+    return RawAccount(pubkey, slot, SYSTEM_PROGRAM, 0, b"", origin=Origin.REREAD)
+
+
 class Gap(msgspec.Struct, frozen=True, gc=False):
     """
     A span of slots of which a datasource may have missed writes.

@@ -30,6 +30,8 @@ from account_socket.hub.hub import Hub
 from account_socket.measures import measure_pipeline, measure_sources, measure_storage
 from account_socket.metrics import Metrics
 from account_socket.model import AccountUpdate, RawAccount, StoredState
+from account_socket.pipeline.gaps import Gaps
+from account_socket.pipeline.healing import Healer
 from account_socket.pipeline.ordering import Ordering
 from account_socket.pipeline.pipeline import Pipeline
 from account_socket.pipeline.retention import Retention
@@ -40,6 +42,7 @@ from account_socket.server.listener import Listener
 from account_socket.server.readiness import Readiness
 from account_socket.settings import Settings
 from account_socket.sources.base import Datasource
+from account_socket.sources.budget import Budget
 from account_socket.sources.rpc_http import RpcHttp
 from account_socket.sources.rpc_websocket import RpcWebSocket
 from account_socket.store.base import Store
@@ -54,6 +57,8 @@ EXIT_SECONDS = 9.5
 CLUSTER_CHECK_SECONDS = 3.0
 CLUSTER_RETRY_SECONDS = 10.0
 SOURCE_RESTART_SECONDS = 1.0
+READ_SECONDS = 4.5
+"""For reading accounts from the nodes, one after the other; below the patience of who waits for them."""
 WATCH_SECONDS = 0.5
 """How soon the sources hear of which accounts clients are subscribed to."""
 
@@ -136,13 +141,17 @@ class Service:
             self._ordering.load(page)
         await self._check_cluster(CLUSTER_CHECK_SECONDS)
         self._cache = await _open_cache(settings)
+        self._gaps = Gaps()
         self._snapshots = Snapshots(
             ordering=self._ordering,
+            gaps=self._gaps,
             cache=self._cache,
             store=self._store,
             lookup=self._look_up if self._rpcs else None,
         )
-        self.hub = Hub(schedule=asyncio.get_running_loop().call_soon, load=self._snapshots.load)
+        self.hub = Hub(
+            schedule=asyncio.get_running_loop().call_soon, load=self._snapshots.load, trusts=self._snapshots.trusts
+        )
         self.pipeline = Pipeline(
             ordering=self._ordering,
             registry=self._registry,
@@ -152,7 +161,16 @@ class Service:
             amend=self._amend,
             last_created_at=identity.last_created_at,
         )
-        self._snapshots.attach(self.hub, self.pipeline.admit)
+        self._healer = Healer(
+            self._gaps,
+            known=lambda: len(self._ordering) > 0,
+            subscribed=self.hub.subscribed_pubkeys,
+            reread=self._reread,
+            admit=self.pipeline.admit,
+        )
+        self._snapshots.attach(self.hub, self.pipeline.admit, self._healer.recheck)
+        for source in self.sources:
+            source.on_gap = self._healer.report
         self._retention = Retention(
             self._store,
             keep_days=settings.retention_days,
@@ -207,9 +225,27 @@ class Service:
     def _cache_report(self) -> tuple[bool, dict[str, Any]]:
         return self._cache.available, {"kind": type(self._cache).__name__.removesuffix("Cache").lower()}
 
-    async def _look_up(self, pubkeys: Sequence[str]) -> list[RawAccount | None]:
-        _slot, accounts = await self._rpcs[0].get_multiple_accounts(pubkeys, budget=self._rpcs[0].lookups)
-        return accounts
+    async def _look_up(self, pubkeys: Sequence[str], at_least: int) -> tuple[int, list[RawAccount | None]]:
+        # Once: a client waits, and where a node cannot be reached it is better told what is known.
+        return await self._ask_nodes(pubkeys, at_least, lambda rpc: rpc.lookups, attempts=1)
+
+    async def _reread(self, pubkeys: Sequence[str], at_least: int) -> tuple[int, list[RawAccount | None]]:
+        return await self._ask_nodes(pubkeys, at_least, lambda rpc: rpc.background, attempts=3)
+
+    async def _ask_nodes(
+        self, pubkeys: Sequence[str], at_least: int, budget: Callable[[RpcHttp], Budget], *, attempts: int
+    ) -> tuple[int, list[RawAccount | None]]:
+        """Read accounts from the first node that can tell. Raises RpcError, the last node's."""
+        failure = RpcError("there is no node to ask: RPC_URL is not set", code=0, retryable=False)
+        deadline = READ_SECONDS / max(1, len(self._rpcs))
+        for rpc in self._rpcs:
+            try:
+                return await rpc.get_multiple_accounts(
+                    pubkeys, at_least=at_least, budget=budget(rpc), deadline=deadline, attempts=attempts
+                )
+            except RpcError as error:
+                failure = error
+        raise failure
 
     # ---- tasks ---------------------------------------------------------------------------------------------
 
@@ -221,9 +257,10 @@ class Service:
             for part in (
                 self.pipeline.run(),
                 self._snapshots.run(),
+                self._healer.run(),
                 self._retention.run(),
                 self._know_cluster(),
-                self._tell_sources(),
+                self._watch_sources(),
             )
         ]
         stopped = asyncio.create_task(stop.wait())
@@ -249,11 +286,18 @@ class Service:
                 log.exception("datasource failed", source=source.name)
             await asyncio.sleep(SOURCE_RESTART_SECONDS)
 
-    async def _tell_sources(self) -> None:
+    async def _watch_sources(self) -> None:
+        """Tell the sources who is subscribed, and everybody else which sources are there."""
         while True:
             subscribed = tuple(self.hub.subscribed_pubkeys())
+            self.hub.stale = self.readiness.stale
             for source in self.sources:
                 source.watch(subscribed)
+                if source.status.connected:
+                    self._ordering.regain(source.name)
+                else:
+                    self._ordering.lose(source.name)
+                    self._gaps.lost(source.name)
             await asyncio.sleep(WATCH_SECONDS)
 
     async def _check_cluster(self, seconds: float) -> bool:

@@ -30,6 +30,13 @@ class SqliteBackend:
         connection.close()
         return rows
 
+    def signatures(self) -> list[tuple[object, ...]]:
+        """Return (id, signature) of every history row, by id."""
+        with sqlite3.connect(self.path) as connection:
+            rows = connection.execute("SELECT id, signature FROM account_updates ORDER BY id").fetchall()
+        connection.close()
+        return rows
+
 
 def changed(number: int, pubkey: str = KEY_A, **fields: object) -> AccountUpdate:
     """Return update `number` with its own content, and `fields` as given; `account_json` is not kept in step."""

@@ -96,6 +96,16 @@ async def test_a_closed_account_stays_closed(store: Store) -> None:
     assert account["closed"] is True
 
 
+async def test_a_signature_is_kept_and_none_is_null(store: Store, backend: SqliteBackend) -> None:
+    """The transaction of a state is stored with it and told with it; without one nothing is told."""
+    signed = changed(1, signature="5Sig")
+    await store.append([signed, changed(2, KEY_B)])
+    states = await store.states([KEY_A, KEY_B])
+    assert json.loads(states[KEY_A].account_json)["signature"] == "5Sig"
+    assert "signature" not in json.loads(states[KEY_B].account_json)
+    assert backend.signatures() == [(1, "5Sig"), (2, None)]
+
+
 async def test_marks_hold_what_ordering_needs(store: Store) -> None:
     """A mark has the id, slot, write version, content hash and type of the account's newest update."""
     await store.append([changed(1), changed(2, write_version=5, content_hash=b"c" * 16), changed(3, KEY_B)])

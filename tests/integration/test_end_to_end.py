@@ -21,9 +21,12 @@ from tests.samples import PROGRAM
 from tests.waiting import until
 
 from account_socket.devnode import Devnode, shipped_recording
+from account_socket.model import RawAccount
+from account_socket.programs import load_programs
 from account_socket.sources.recording import RecordedWrite, Recording
 
 RECORDING = shipped_recording()
+REGISTRY = load_programs()
 PUBKEYS = sorted({write.account.pubkey for write in RECORDING.writes})
 BUSIEST = Counter(write.account.pubkey for write in RECORDING.writes).most_common(1)[0][0]
 
@@ -216,6 +219,43 @@ async def test_streaming_resumes_after_every_kind_of_outage(tmp_path: Path) -> N
                 assert_ids_grow(client)
                 assert server.process.returncode is None
                 assert await server.stop() == 0
+
+
+@pytest.mark.fault
+async def test_what_happens_while_upstream_is_away_is_told_when_it_is_back(tmp_path: Path) -> None:
+    """Accounts written, and one closed, while the node was not reachable: clients end on the node's state."""
+    node = Devnode(RECORDING, rate=400, loop=True, accounts=120)
+    async with node, ServerProcess(tmp_path, upstream(node)) as server, Client(server.url) as client:
+        await until(lambda: len(node._ledger) >= 60, seconds=15)
+        pubkeys = sorted(node._ledger._accounts)
+        await subscribe_all(client, pubkeys)
+        await streams(client)
+        node.refuse()
+        node.drop_connections()
+        await asyncio.sleep(1)
+        node.pause()
+        node.close_account(pubkeys[0])
+        node.refuse(False)
+
+        def told() -> dict[str, Any]:
+            return {each["pubkey"]: each["account"] for each in client.updates}
+
+        def as_on_the_node() -> bool:
+            on_the_node = node._ledger._accounts
+            return all(
+                account["lamports"] == on_the_node[pubkey].lamports
+                and account["data_json"] == in_json(on_the_node[pubkey])
+                for pubkey, account in told().items()
+                if pubkey in on_the_node
+            ) and told()[pubkeys[0]].get("closed", False)
+
+        await until(as_on_the_node, seconds=20)
+        assert_chained([each for each in client.updates if each["source"] != "cache"])
+        assert await server.stop() == 0
+
+
+def in_json(account: RawAccount) -> Any:
+    return json.loads(REGISTRY.decode(account.owner, account.data).data_json)
 
 
 def assert_ids_grow(client: Client) -> None:

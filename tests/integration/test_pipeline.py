@@ -19,7 +19,9 @@ from account_socket.cache.memory import MemoryCache
 from account_socket.errors import SourceError
 from account_socket.hub.hub import Hub
 from account_socket.hub.outbox import Outbox
-from account_socket.model import SYSTEM_PROGRAM, AccountUpdate, Origin, RawAccount
+from account_socket.model import SYSTEM_PROGRAM, AccountUpdate, Gap, Origin, RawAccount
+from account_socket.pipeline.gaps import Gaps
+from account_socket.pipeline.healing import Healer
 from account_socket.pipeline.ordering import Ordering
 from account_socket.pipeline.pipeline import Pipeline
 from account_socket.pipeline.snapshots import Snapshots
@@ -38,13 +40,13 @@ class Node:
     fails: bool = False
     odd: str = ""
 
-    async def look_up(self, pubkeys: Sequence[str]) -> list[RawAccount | None]:
+    async def look_up(self, pubkeys: Sequence[str], at_least: int) -> tuple[int, list[RawAccount | None]]:
         self.asked.append(list(pubkeys))
         if self.fails:
             raise SourceError("the node is away", retryable=True)
         if self.odd in pubkeys:
             raise SourceError("a state that makes no sense", retryable=False)
-        return [self.accounts.get(pubkey) for pubkey in pubkeys]
+        return max(at_least, 9), [self.accounts.get(pubkey) for pubkey in pubkeys]
 
 
 @dataclass
@@ -55,6 +57,8 @@ class Rig:
     hub: Hub
     cache: MemoryCache
     node: Node
+    gaps: Gaps
+    healer: Healer
     published: list[AccountUpdate]
 
     def subscribe(self, *pubkeys: str) -> Subscriber:
@@ -66,7 +70,7 @@ class Subscriber:
         self.messages: list[dict[str, Any]] = []
         self.acks: list[tuple[list[str], list[str]]] = []
         self.outbox = Outbox(self.flush)
-        hub.subscribe(self.outbox, pubkeys, lambda found, foreign: self.acks.append((found, foreign)))
+        hub.subscribe(self.outbox, pubkeys, lambda done: self.acks.append((done.found, done.foreign)))
 
     def flush(self) -> None:
         for frame in self.outbox.take(writable=True):
@@ -83,14 +87,16 @@ async def rig(database: Path, *, patience: float = 0.3) -> AsyncIterator[Rig]:
     cache = MemoryCache(ttl=3600)
     node = Node()
     published: list[AccountUpdate] = []
+    gaps = Gaps()
     snapshots = Snapshots(
         ordering=ordering,
+        gaps=gaps,
         cache=cache,
         store=store,
         lookup=node.look_up,
         patience=patience,
     )
-    hub = Hub(schedule=asyncio.get_running_loop().call_soon, load=snapshots.load)
+    hub = Hub(schedule=asyncio.get_running_loop().call_soon, load=snapshots.load, trusts=snapshots.trusts)
 
     def publish(update: AccountUpdate) -> None:
         published.append(update)
@@ -106,10 +112,21 @@ async def rig(database: Path, *, patience: float = 0.3) -> AsyncIterator[Rig]:
         last_created_at=identity.last_created_at,
         patience=patience,
     )
-    snapshots.attach(hub, pipeline.admit)
-    tasks = [asyncio.ensure_future(pipeline.run()), asyncio.ensure_future(snapshots.run())]
+    healer = Healer(
+        gaps,
+        known=lambda: len(ordering) > 0,
+        subscribed=hub.subscribed_pubkeys,
+        reread=node.look_up,
+        admit=pipeline.admit,
+    )
+    snapshots.attach(hub, pipeline.admit, healer.recheck)
+    tasks = [
+        asyncio.ensure_future(pipeline.run()),
+        asyncio.ensure_future(snapshots.run()),
+        asyncio.ensure_future(healer.run()),
+    ]
     try:
-        yield Rig(store, ordering, pipeline, hub, cache, node, published)
+        yield Rig(store, ordering, pipeline, hub, cache, node, gaps, healer, published)
     finally:
         drained = await pipeline.drain(1.0)
         for task in tasks:
@@ -294,3 +311,70 @@ async def test_a_burst_is_committed_in_few_groups_and_published_in_order(tmp_pat
         await until(lambda: len(here.published) == count, seconds=15)
         assert [update.id for update in here.published] == list(range(1, count + 1))
         assert here.store.statistics()["commits"] <= 3
+
+
+GAP = Gap("rpc-0", from_slot=5, to_slot=20, reason="dropped")
+
+
+async def test_a_gap_is_healed_for_subscribed_accounts(tmp_path: Path) -> None:
+    """What was written, closed or left alone in a gap is told as it is: the change, the close, and nothing."""
+    async with rig(tmp_path / "account.db") as here:
+        await here.pipeline.admit([raw(key, slot=1, data=b"1") for key in (KEY_A, KEY_B, "same")])
+        await until(lambda: len(here.published) == 3)
+        client = here.subscribe(KEY_A, KEY_B, "same")
+        await until(lambda: client.acks)
+        here.node.accounts[KEY_A] = raw(slot=20, data=b"2", origin=Origin.REREAD)
+        here.node.accounts["same"] = raw("same", slot=20, data=b"1", origin=Origin.REREAD)
+        here.healer.report(GAP)
+        await until(lambda: here.gaps.healed == 1)
+        await until(lambda: len(client.messages) == 5)
+        news = {each["pubkey"]: each for each in client.messages[3:]}
+        assert set(news) == {KEY_A, KEY_B}
+        assert news[KEY_A]["source"] == "rpc"
+        assert (news[KEY_B]["account"]["closed"], news[KEY_B]["account"]["data_json"]) == (True, None)
+
+
+async def test_an_account_that_a_gap_makes_doubtful_is_read_before_it_is_told(tmp_path: Path) -> None:
+    """After a gap a new subscriber gets the node's state, or what was known if that is unchanged."""
+    async with rig(tmp_path / "account.db") as here:
+        await here.pipeline.admit([raw(KEY_A, slot=1, data=b"1"), raw(KEY_B, slot=1, data=b"1")])
+        await until(lambda: len(here.published) == 2)
+        here.healer.report(GAP)
+        here.node.accounts[KEY_A] = raw(slot=20, data=b"2", origin=Origin.REREAD)
+        here.node.accounts[KEY_B] = raw(KEY_B, slot=20, data=b"1", origin=Origin.REREAD)
+        client = here.subscribe(KEY_A, KEY_B)
+        await until(lambda: client.acks)
+        assert {each["pubkey"]: each["account"]["id"] for each in client.messages} == {KEY_A: 3, KEY_B: 2}
+        assert not any("stale" in each for each in client.messages)
+        asked = len(here.node.asked)
+        await until(lambda: here.subscribe(KEY_B).acks)
+        assert len(here.node.asked) == asked, "what was re-read is trusted again"
+
+
+async def test_a_doubtful_account_is_told_as_stale_where_no_node_answers_and_mended_later(tmp_path: Path) -> None:
+    """Without a node a doubtful state is marked stale; as soon as the node answers, the change follows."""
+    async with rig(tmp_path / "account.db") as here:
+        await here.pipeline.admit([raw(slot=1, data=b"1")])
+        await until(lambda: len(here.published) == 1)
+        here.healer.report(GAP)
+        here.node.fails = True
+        client = here.subscribe(KEY_A)
+        await until(lambda: client.acks)
+        assert client.messages[0]["stale"] is True
+        here.node.accounts[KEY_A] = raw(slot=20, data=b"2", origin=Origin.REREAD)
+        here.node.fails = False
+        await until(lambda: len(client.messages) == 2, seconds=15)
+        assert client.messages[1]["account"]["slot"] == 20
+        assert "stale" not in client.messages[1]
+
+
+async def test_while_upstream_is_silent_states_are_told_at_once_and_as_stale(tmp_path: Path) -> None:
+    """With the hub told that upstream is silent, a known state comes at once, marked stale."""
+    async with rig(tmp_path / "account.db") as here:
+        await here.pipeline.admit([raw(slot=1, data=b"1")])
+        await until(lambda: len(here.published) == 1)
+        here.hub.stale = True
+        client = here.subscribe(KEY_A)
+        assert client.acks
+        await until(lambda: client.messages)
+        assert (client.messages[0]["source"], client.messages[0]["stale"]) == ("cache", True)

@@ -103,14 +103,14 @@ class Filters(msgspec.Struct, frozen=True):
         return b"".join(data[at : at + size] for at, size in self.slices if at + size <= len(data))
 
 
-def parse_filters(request: pb.SubscribeRequest) -> Filters:
-    """Return what `request` asks for. Raises FilterFaultError."""
+def parse_filters(request: pb.SubscribeRequest, *, max_accounts: int = MAX_ACCOUNTS) -> Filters:
+    """Return what `request` asks for; a filter may name `max_accounts` accounts. Raises FilterFaultError."""
     names = (*request.accounts, *request.slots)
     if any(len(name) > MAX_NAME_CHARACTERS for name in names):
         raise FilterFaultError(f"oversized filter name (max allowed size {MAX_NAME_CHARACTERS})")
     return Filters(
         request.commitment,
-        tuple(_account_filter(name, each) for name, each in request.accounts.items()),
+        tuple(_account_filter(name, each, max_accounts) for name, each in request.accounts.items()),
         tuple(
             SlotFilter(name, each.filter_by_commitment, each.interslot_updates) for name, each in request.slots.items()
         ),
@@ -128,9 +128,9 @@ def _slices(request: pb.SubscribeRequest) -> tuple[tuple[int, int], ...]:
     return slices
 
 
-def _account_filter(name: str, found: pb.FilterAccounts) -> AccountFilter:
-    if len(found.account) > MAX_ACCOUNTS:
-        raise FilterFaultError(f"Max amount of filters/data_slices reached, only {MAX_ACCOUNTS} allowed")
+def _account_filter(name: str, found: pb.FilterAccounts, max_accounts: int) -> AccountFilter:
+    if len(found.account) > max_accounts:
+        raise FilterFaultError(f"Max amount of filters/data_slices reached, only {max_accounts} allowed")
     if len(found.filters) > p.MAX_FILTERS:
         raise FilterFaultError(f"Too many filters provided; max {p.MAX_FILTERS}")
     data: list[p.Filter] = []

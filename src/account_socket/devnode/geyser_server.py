@@ -14,7 +14,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from account_socket.devnode.geyser_feed import Feed, ReplayFaultError
-from account_socket.devnode.geyser_filters import FilterFaultError, Filters, parse_filters
+from account_socket.devnode.geyser_filters import MAX_ACCOUNTS, FilterFaultError, Filters, parse_filters
 from account_socket.devnode.geyser_relay import Relay
 from account_socket.sources.geyser_proto import geyser_pb2 as pb
 
@@ -79,6 +79,7 @@ class GeyserServer:
     Args:
         token: the `x-token` that calls must carry, or "" for none.
         capacity: see CHANNEL_CAPACITY.
+        max_accounts: how many accounts one filter may name.
 
     Attributes:
         port: where clients connect, once started.
@@ -87,13 +88,16 @@ class GeyserServer:
         subscribed: called at each Subscribe that asked for accounts.
     """
 
-    def __init__(self, feed: Feed, *, token: str = "", capacity: int = CHANNEL_CAPACITY) -> None:
+    def __init__(
+        self, feed: Feed, *, token: str = "", capacity: int = CHANNEL_CAPACITY, max_accounts: int = MAX_ACCOUNTS
+    ) -> None:
         self.feed = feed
         self.token = token
         self.unary = True
         self.subscribed: Callable[[], None] = lambda: None
         self.relay = Relay(("127.0.0.1", 0))
         self._capacity = capacity
+        self._max_accounts = max_accounts
         self._server: grpc.aio.Server | None = None
         self._streams: set[Stream] = set()
 
@@ -206,7 +210,7 @@ class GeyserServer:
             if request.HasField("ping"):
                 stream.send(pb.SubscribeUpdate(pong=pb.UpdatePong(id=request.ping.id)).SerializeToString())
                 return
-            filters = parse_filters(request)
+            filters = parse_filters(request, max_accounts=self._max_accounts)
             if request.HasField("from_slot"):
                 self.feed.replay(stream, filters, request.from_slot)
         except DecodeError:

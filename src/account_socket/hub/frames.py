@@ -34,11 +34,22 @@ def text_frame(payload: bytes) -> bytes:
     return _LONG(_FIN_TEXT, 127, size) + payload
 
 
-def state_message(pubkey: str, source: str, account_json: bytes, event: str = "") -> Message:
-    """Return the message that tells a client the state of `pubkey`; `source` and `event` as in docs/protocol.md."""
-    beside = source if not event else f'{source}","event":"{event}'
-    payload = b'{"pubkey":"%b","source":"%b","account":%b}' % (pubkey.encode(), beside.encode(), account_json)
-    return Message(text_frame(payload), pubkey)
+def state_message(pubkey: str, source: str, account_json: bytes, *, event: str = "", stale: bool = False) -> Message:
+    """
+    Return the message that tells a client the state of `pubkey`.
+
+    Args:
+        source, event: as in docs/protocol.md; "" for no event.
+        stale: upstream is silent or a gap is open, and this state may not be the newest.
+    """
+    beside = f'"source":"{source}"'
+    if event:
+        beside += f',"event":"{event}"'
+    if stale:
+        beside += ',"stale":true'
+    return Message(
+        text_frame(b'{"pubkey":"%b",%b,"account":%b}' % (pubkey.encode(), beside.encode(), account_json)), pubkey
+    )
 
 
 def answer_message(payload: bytes) -> Message:

@@ -20,8 +20,25 @@ from account_socket.model import AccountUpdate, StoredState
 MEMORY_BYTES = 128 * 1024 * 1024
 """The most that the newest states kept here may hold."""
 
-Done = Callable[[list[str], list[str]], None]
-"""Told (found, foreign) once every account of a subscribe request has been answered for."""
+
+@dataclass(eq=False, slots=True)
+class Answered:
+    """
+    What became of a subscribe request.
+
+    Attributes:
+        found: the accounts whose state is known.
+        foreign: those that belong to another program.
+        stale: whether a state was sent that may not be the newest.
+    """
+
+    found: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    stale: bool = False
+
+
+Done = Callable[[Answered], None]
+"""Told once every account of a subscribe request has been answered for."""
 
 
 @dataclass(eq=False, slots=True)
@@ -29,13 +46,12 @@ class _Request:
     outbox: Outbox
     done: Done
     waiting: int = 0
-    found: list[str] = field(default_factory=list)
-    foreign: list[str] = field(default_factory=list)
+    answered: Answered = field(default_factory=Answered)
 
     def settled(self) -> None:
         self.waiting -= 1
         if self.waiting == 0:
-            self.done(self.found, self.foreign)
+            self.done(self.answered)
 
 
 class Hub:
@@ -44,6 +60,11 @@ class Hub:
         schedule: runs a callable at the end of this loop turn (`loop.call_soon`).
         load: starts reading accounts whose newest state is not in memory; must call `settle` for each of them
             later, found or not, within a bounded time.
+        trusts: tells whether the state in memory of an account is its newest as far as anybody knows; if not, it
+            is loaded although it is in memory.
+
+    Attributes:
+        stale: upstream is silent: what is known is told at once, and said to be stale.
     """
 
     def __init__(
@@ -51,10 +72,12 @@ class Hub:
         *,
         schedule: Callable[[Callable[[], None]], object],
         load: Callable[[Sequence[str]], None],
+        trusts: Callable[[str], bool] = lambda _: True,
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
         self._schedule = schedule
         self._load = load
+        self._trusts = trusts
         self._memory_bytes = memory_bytes
         self._states: OrderedDict[str, StoredState] = OrderedDict()
         self._states_bytes = 0
@@ -63,6 +86,7 @@ class Hub:
         self._touched: list[Outbox] = []
         self._turn_bytes = 0
         self._flush_scheduled = False
+        self.stale = False
         self.published = 0
         self.messages = 0
         self.subscriptions = 0
@@ -78,7 +102,7 @@ class Hub:
         waiting = pubkey in self._waiting
         if not subscribers and not waiting:
             return
-        message = state_message(pubkey, update.origin.value, update.account_json, update.event)
+        message = state_message(pubkey, update.origin.value, update.account_json, event=update.event)
         if subscribers:
             self._fan_out(message, subscribers)
         if waiting:
@@ -130,15 +154,16 @@ class Hub:
             state = self._states.get(pubkey)
             if pubkey in outbox.pubkeys:
                 if state is not None:
-                    request.found.append(pubkey)
+                    request.answered.found.append(pubkey)
                 continue
             outbox.pubkeys[pubkey] = None
             self.subscriptions += 1
-            if state is not None:
+            if state is not None and (self.stale or self._trusts(pubkey)):
                 self._states.move_to_end(pubkey)
-                self.send(outbox, state_message(pubkey, "cache", state.account_json))
+                self.send(outbox, state_message(pubkey, "cache", state.account_json, stale=self.stale))
                 self._subscribers.setdefault(pubkey, {})[outbox] = None
-                request.found.append(pubkey)
+                request.answered.found.append(pubkey)
+                request.answered.stale |= self.stale
                 continue
             request.waiting += 1
             waiting = self._waiting.setdefault(pubkey, [])
@@ -149,7 +174,9 @@ class Hub:
             self._load(unread)
         request.settled()
 
-    def settle(self, pubkey: str, state: StoredState | None, source: str, *, foreign: bool = False) -> None:
+    def settle(
+        self, pubkey: str, state: StoredState | None, source: str, *, foreign: bool = False, stale: bool = False
+    ) -> None:
         """
         Answer whoever waits for the state of `pubkey`; without effect if a live update was faster.
 
@@ -157,6 +184,7 @@ class Hub:
             state: its newest state, or None when nobody knows one.
             source: `cache`, `database` or `rpc`.
             foreign: the account exists but belongs to another program.
+            stale: `state` may not be the newest.
         """
         if pubkey not in self._waiting:
             return
@@ -164,20 +192,21 @@ class Hub:
             self._answer(pubkey, None, foreign=foreign)
         else:
             self.remember(pubkey, state)
-            self._answer(pubkey, state_message(pubkey, source, state.account_json))
+            self._answer(pubkey, state_message(pubkey, source, state.account_json, stale=stale), stale=stale)
 
     def waits_for(self, pubkey: str) -> bool:
         """Whether a client waits for the first state of `pubkey`."""
         return pubkey in self._waiting
 
-    def _answer(self, pubkey: str, message: Message | None, *, foreign: bool = False) -> None:
+    def _answer(self, pubkey: str, message: Message | None, *, foreign: bool = False, stale: bool = False) -> None:
         for request in self._waiting.pop(pubkey):
             self._subscribers.setdefault(pubkey, {})[request.outbox] = None
             if message is not None:
                 self.send(request.outbox, message)
-                request.found.append(pubkey)
+                request.answered.found.append(pubkey)
+                request.answered.stale |= stale
             elif foreign:
-                request.foreign.append(pubkey)
+                request.answered.foreign.append(pubkey)
             request.settled()
 
     def unsubscribe(self, outbox: Outbox, pubkeys: Iterable[str]) -> None:

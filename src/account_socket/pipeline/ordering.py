@@ -61,6 +61,11 @@ class Ordering:
         """Return what is remembered of `pubkey`, or None when it was never admitted."""
         return self._marks.get(pubkey)
 
+    def newest_id(self, pubkey: str) -> int | None:
+        """Return the id of the last update of `pubkey`, or None when it was never admitted."""
+        mark = self._marks.get(pubkey)
+        return None if mark is None else mark.id
+
     def typed(self, pubkey: str, account_type: str) -> None:
         """Keep the decoded type of an account that was just admitted; a closed account keeps its last one."""
         self._marks[pubkey] = msgspec.structs.replace(self._marks[pubkey], account_type=account_type)

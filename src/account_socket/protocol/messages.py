@@ -258,6 +258,7 @@ class _Ack(msgspec.Struct, tag="ack", tag_field="type", gc=False):
     epoch: str
     found: Sequence[str]
     foreign: Sequence[str]
+    stale: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class _UnsubscribeAck(msgspec.Struct, tag="ack", tag_field="type", gc=False):
@@ -288,9 +289,16 @@ def _maybe(id: Id | None) -> _MaybeId:
     return msgspec.UNSET if id is None else id
 
 
-def subscribe_ack(id: Id, epoch: str, found: Sequence[str], foreign: Sequence[str]) -> bytes:
-    """Return the ack of a subscribe request: which accounts have a state, and which belong to another program."""
-    return _encode(_Ack(id, Subscribe.action, epoch, found, foreign))
+def subscribe_ack(id: Id, epoch: str, found: Sequence[str], foreign: Sequence[str], *, stale: bool = False) -> bytes:
+    """
+    Return the ack of a subscribe request.
+
+    Args:
+        found: the accounts that have a state.
+        foreign: those that belong to another program.
+        stale: a state that was sent may not be the newest.
+    """
+    return _encode(_Ack(id, Subscribe.action, epoch, found, foreign, stale or msgspec.UNSET))
 
 
 def unsubscribe_ack(id: Id, epoch: str) -> bytes:

@@ -24,6 +24,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, Event
 from websockets.server import ServerProtocol
 
+from account_socket.hub.hub import Answered
 from account_socket.hub.outbox import TURN_BYTES, Outbox
 from account_socket.protocol import messages
 from account_socket.protocol.codes import ABNORMAL_CLOSURE, Close
@@ -235,9 +236,11 @@ class Connection(asyncio.Protocol):
             case Disconnect(close):
                 self.close(close)
 
-    def _subscribed(self, id: Id | None, found: list[str], foreign: list[str]) -> None:
+    def _subscribed(self, id: Id | None, answered: Answered) -> None:
         if id is not None and not self._closing:
-            self._clients.hub.answer(self.outbox, messages.subscribe_ack(id, self._clients.epoch, found, foreign))
+            found, foreign, stale = answered.found, answered.foreign, answered.stale
+            ack = messages.subscribe_ack(id, self._clients.epoch, found, foreign, stale=stale)
+            self._clients.hub.answer(self.outbox, ack)
 
     # ---- sending -------------------------------------------------------------------------------------------
 

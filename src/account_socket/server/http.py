@@ -15,8 +15,6 @@ from account_socket.metrics import Metrics
 from account_socket.server.handshake import error_body
 
 MAX_BODY_BYTES = 64 * 1024
-LINGER_SECONDS = 5.0
-"""How long the rest of a body that nobody wants is read, so that the answer is not lost to a reset."""
 SERVER_NAME = "account-socket"
 
 Readiness = Callable[[], tuple[int, Mapping[str, Any]]]
@@ -99,14 +97,19 @@ class HttpProtocol(RequestHandler):
 
     __slots__ = ()
 
-    def __init__(self, server: web.Server, *, head_seconds: float) -> None:
-        """`head_seconds`: how long the next request head may take, counted from the last answer."""
+    def __init__(self, server: web.Server, *, head_seconds: float, linger_seconds: float) -> None:
+        """
+        Args:
+            head_seconds: how long the next request head may take, counted from the last answer.
+            linger_seconds: how long the rest of a body that nobody wants is read, so that the answer is not lost
+                to a reset.
+        """
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
             keepalive_timeout=head_seconds,
             access_log=None,  # type: ignore[arg-type]  # the signature forgets what its body allows
-            lingering_time=LINGER_SECONDS,
+            lingering_time=linger_seconds,
             logger=log,
         )
 

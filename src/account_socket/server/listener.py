@@ -24,6 +24,7 @@ BACKLOG = 4096
 SPARE_SOCKETS = 1024
 """How many sockets beyond `max_connections` may be open for HTTP, unfinished heads and refusals."""
 TICK_SECONDS = 0.25
+BUSY_TICK_SECONDS = 0.005
 DRAIN_POLL_SECONDS = 0.01
 HTTP_GOODBYE_SECONDS = 1.0
 
@@ -302,7 +303,8 @@ class Listener:
         """Return the protocol of one HTTP connection."""
         server = self._runner.server
         assert server is not None
-        return HttpProtocol(server, head_seconds=self._limits.head_seconds)
+        limits = self._limits
+        return HttpProtocol(server, head_seconds=limits.head_seconds, linger_seconds=limits.close_seconds)
 
     def next_number(self) -> int:
         """Return a connection's name in the log."""
@@ -312,14 +314,23 @@ class Listener:
     # ---- time ----------------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        now = monotonic()
-        more = self.clients.sweep(now=now)
-        for front in self.heads.take_due(now=now, limit=SWEEP_LIMIT):
-            front.close()
-        for front in self.farewells.take_due(now=now, limit=SWEEP_LIMIT):
-            front.abort()
         seconds = min(TICK_SECONDS, self._limits.shortest_seconds / 8)
-        self._timer = asyncio.get_running_loop().call_later(0.005 if more else seconds, self._tick)
+        try:
+            if self._sweep(monotonic()):
+                seconds = BUSY_TICK_SECONDS
+        finally:  # a bug in one client's closing must not stop the clock for all
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._tick)
+
+    def _sweep(self, now: float) -> bool:
+        """Act on what is due; return whether more is due already."""
+        more = self.clients.sweep(now=now)
+        late = self.heads.take_due(now=now, limit=SWEEP_LIMIT)
+        for front in late:
+            front.close()
+        staying = self.farewells.take_due(now=now, limit=SWEEP_LIMIT)
+        for front in staying:
+            front.abort()
+        return more or SWEEP_LIMIT in {len(late), len(staying)}
 
 
 async def _upgrade_later(request: web.Request) -> web.StreamResponse:

@@ -63,7 +63,14 @@ class Continuity:
 
     def overlap(self) -> Overlap | None:
         """Return what a stream that begins now may bring again; None where nothing came before."""
-        return None if self.newest is None else Overlap(self.newest, frozenset(self._whole), dict(self._open))
+        return None if self.newest is None else Overlap(self, self.newest, dict(self._open))
+
+    def has(self, account: RawAccount) -> bool:
+        """Whether exactly this write came, or its whole slot."""
+        if account.slot in self._whole:
+            return True
+        seen = self._open.get((account.slot, account.pubkey))
+        return seen is not None and seen.write_version == account.write_version and _same_content(seen, account)
 
 
 class Overlap:
@@ -74,9 +81,9 @@ class Overlap:
         newest: the newest slot that had come whole.
     """
 
-    def __init__(self, newest: int, whole: frozenset[int], partly: dict[_Key, RawAccount]) -> None:
+    def __init__(self, continuity: Continuity, newest: int, partly: dict[_Key, RawAccount]) -> None:
         self.newest = newest
-        self._whole = whole
+        self._continuity = continuity
         self._partly = partly
         self._shifts: dict[_Key, int] = {}
 
@@ -93,7 +100,7 @@ class Overlap:
         the first one's, but what it brings of the slot is the last write of each account, then later ones: they
         are shifted behind what came.
         """
-        if account.slot in self._whole:
+        if self._continuity.has(account):
             return None
         key = account.slot, account.pubkey
         shift = self._shifts.get(key)
@@ -101,7 +108,7 @@ class Overlap:
             seen = self._partly.get(key)
             if seen is None:
                 return account
-            repeated = seen.data == account.data and seen.lamports == account.lamports and seen.owner == account.owner
+            repeated = _same_content(seen, account)
             shift = max(0, seen.write_version - account.write_version + (not repeated))
             self._shifts[key] = shift
             if repeated:
@@ -109,3 +116,7 @@ class Overlap:
         if shift == 0:
             return account
         return msgspec.structs.replace(account, write_version=account.write_version + shift)
+
+
+def _same_content(one: RawAccount, other: RawAccount) -> bool:
+    return one.data == other.data and one.lamports == other.lamports and one.owner == other.owner

@@ -50,7 +50,7 @@ class GeyserConnection:
 
     Args:
         call: the Subscribe call, whose first request was written.
-        filters: returns the request that carries all filters as they should be now.
+        filters: returns the request that carries all filters as they should be now; takes where to replay from.
 
     Attributes:
         then: what to do after its end.
@@ -67,7 +67,7 @@ class GeyserConnection:
         name: str,
         status: SourceStatus,
         scrub: Callable[[str], str],
-        filters: Callable[[], bytes],
+        filters: Callable[[int | None], bytes],
         ask_slot: AskSlot,
         on_gap: Callable[[Gap], None],
         stale_slot_seconds: float,
@@ -98,6 +98,11 @@ class GeyserConnection:
         self.then = Then.RETRY
         self.code = ""
         self.reason = ""
+
+    @property
+    def connected(self) -> bool:
+        """Whether a slot arrived."""
+        return self._connected_at is not None
 
     @property
     def progress_seconds(self) -> float:
@@ -166,7 +171,7 @@ class GeyserConnection:
         session.gaps.clear()
         for gap in gaps:
             self._on_gap(gap)
-        if session.doubtful_slot is not None or session.outgoing:
+        if session.doubtful_slot is not None or session.replay_from is not None or session.outgoing:
             self._outgoing.set()
 
     def _count(self, kind: str, detail: str) -> None:
@@ -244,11 +249,14 @@ class GeyserConnection:
                 if self._session.doubtful_slot is not None:
                     self._session.settle_doubt(await self._confirmed_slot(), monotonic())
                     self._attend()
+                if (from_slot := self._session.replay_from) is not None:
+                    self._session.replay_from = None
+                    await self._call.write(self._filters(from_slot))
                 if self._filters_changed:
                     await asyncio.sleep(max(0.0, filters_at + DEBOUNCE_SECONDS - monotonic()))
                     self._filters_changed = False
                     filters_at = monotonic()
-                    await self._call.write(self._filters())
+                    await self._call.write(self._filters(None))
         except (AioRpcError, asyncio.InvalidStateError):
             return  # the stream is over; the reader says why
 

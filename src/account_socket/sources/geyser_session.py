@@ -10,7 +10,7 @@ from account_socket.model import Gap, RawAccount
 from account_socket.sources.continuity import Continuity
 from account_socket.sources.forks import Forks, Retraction
 from account_socket.sources.geyser import OddUpdateError, Ping, SlotUpdate, UpdateReader, ping_request
-from account_socket.sources.geyser_proto.geyser_pb2 import SLOT_DEAD, SLOT_FINALIZED
+from account_socket.sources.geyser_proto.geyser_pb2 import SLOT_CREATED_BANK, SLOT_DEAD, SLOT_FINALIZED
 from account_socket.sources.slot_tip import SlotTip
 
 MAX_BATCH_ACCOUNTS = 1_000
@@ -18,6 +18,8 @@ MAX_BATCH_BYTES = 16 * 1024 * 1024
 """Above either, nothing more is read until a batch was handed over; at least one account always fits."""
 
 ACCOUNT_OVERHEAD_BYTES = 512
+
+_MAX_MADE_SLOTS = 512
 
 _PONG_FOR_NODE = 1
 """The id of our answer to the node's pings, which carry none."""
@@ -31,11 +33,14 @@ class GeyserSession:
         name: of the datasource.
         continuity, forks: what is known over all streams of the datasource; `forks` where the commitment has them.
         why_new: why the stream before ended: the reason of the gap, should there be one.
+        joined_at: the newest processed slot before the stream began, or None.
 
     Attributes:
         messages: how many messages came, of whatever kind.
         heartbeats: how often a newer slot than before was named on this stream.
         doubtful_slot: a slot that needs confirming by GetSlot before it counts, or None.
+        replay_from: a slot to ask a second replay from, or None: it was in the making when the stream began, so that
+            neither the first replay nor the stream brought its first writes.
         slot_ahead: an account waits whose slot lies beyond what the tip allows.
         outgoing, gaps, odd: requests to send, what was missed, and what was odd (kind, detail), since the caller last
             emptied them.
@@ -50,6 +55,7 @@ class GeyserSession:
         *,
         forks: Forks | None = None,
         why_new: str = "first connection",
+        joined_at: int | None = None,
     ) -> None:
         self._name = name
         self._reader = reader
@@ -58,6 +64,12 @@ class GeyserSession:
         self._forks = forks
         self._why_new = why_new
         self._overlap = continuity.overlap()
+        self._joined_at = joined_at
+        self._made: dict[int, None] = {}
+        self._asked_again: set[int] = set()
+        self._awaited: int | None = None
+        self._held: list[RawAccount | int] = []
+        self._held_bytes = 0
         self._begun = False
         self._newest_slot = -1
         self._accounts: list[RawAccount] = []
@@ -66,6 +78,7 @@ class GeyserSession:
         self.messages = 0
         self.heartbeats = 0
         self.doubtful_slot: int | None = None
+        self.replay_from: int | None = None
         self.slot_ahead = False
         self.gaps: list[Gap] = []
         self.odd: list[tuple[str, str]] = []
@@ -141,6 +154,12 @@ class GeyserSession:
                 self.odd.append(("tip_ahead", str(account.slot)))
                 return
             self._tip.confirm(account.slot, now)
+        if self._awaited is not None and account.slot > self._awaited:
+            self._hold(account)
+        else:
+            self._take(account)
+
+    def _take(self, account: RawAccount) -> None:
         if self._overlap is not None:
             placed = self._overlap.place(account)
             if placed is None:
@@ -153,6 +172,23 @@ class GeyserSession:
         else:
             self.slot_ahead = True
         self._accept(account)
+
+    def _hold(self, account: RawAccount) -> None:
+        """Keep an account back until the awaited slot was replayed, so that what that brings is not older."""
+        self._held.append(account)
+        self._held_bytes += len(account.data) + ACCOUNT_OVERHEAD_BYTES
+        if self._held_bytes > MAX_BATCH_BYTES:
+            self._release()
+
+    def _release(self) -> None:
+        self._awaited = None
+        held, self._held = self._held, []
+        self._held_bytes = 0
+        for each in held:
+            if isinstance(each, int):
+                self._complete(each)
+            else:
+                self._take(each)
 
     def _accept(self, account: RawAccount) -> None:
         self._accounts.append(account)
@@ -189,9 +225,28 @@ class GeyserSession:
                 self._overlap = None
                 continuity.begins_after(slot)
                 return
-        if overlap is not None and slot > overlap.ends_after:
-            self._overlap = None
+        if self._awaited is not None and slot > self._awaited:
+            self._held.append(slot)
+            return
+        if overlap is not None:
+            if self._was_in_the_making(slot):
+                self._asked_again.add(slot)
+                self._overlap = continuity.overlap()
+                self.replay_from = self._awaited = slot
+                return
+            if slot == self._awaited:
+                self._release()
+            if slot > overlap.ends_after:
+                self._overlap = None
         continuity.came_whole(slot)
+
+    def _was_in_the_making(self, slot: int) -> bool:
+        return (
+            self._forks is not None
+            and (self._joined_at is None or slot > self._joined_at)
+            and slot not in self._made
+            and slot not in self._asked_again
+        )
 
     def _report_gap(self, from_slot: int | None, to_slot: int, reason: str) -> None:
         self.gaps.append(Gap(self._name, from_slot, to_slot, reason))
@@ -200,10 +255,17 @@ class GeyserSession:
         if update.status == SLOT_DEAD:
             retraction = forks.dead(update.slot)
         else:
+            if update.status == SLOT_CREATED_BANK:
+                self._note_made(update.slot)
             forks.descends(update.slot, update.parent)
             retraction = forks.finalized(update.slot) if update.status == SLOT_FINALIZED else None
         if retraction is not None:
             self._retract(retraction)
+
+    def _note_made(self, slot: int) -> None:
+        self._made[slot] = None
+        if len(self._made) > _MAX_MADE_SLOTS:
+            del self._made[next(iter(self._made))]
 
     def _retract(self, retraction: Retraction) -> None:
         for account in retraction.restored:

@@ -53,6 +53,7 @@ class PubSubConnection:
         name: str,
         endpoint: Endpoint,
         status: SourceStatus,
+        on_connected: Callable[[int], None],
         ask_http: AskSlot | None,
         stale_slot_seconds: float,
         subscribe_seconds: float = SUBSCRIBE_SECONDS,
@@ -63,6 +64,7 @@ class PubSubConnection:
         self._name = name
         self._endpoint = endpoint
         self._status = status
+        self._on_connected = on_connected
         self._ask_http = ask_http
         self._stale_seconds = stale_slot_seconds
         self._subscribe_seconds = subscribe_seconds
@@ -139,6 +141,8 @@ class PubSubConnection:
             self._connected_at = monotonic()
             status.connected = True
             log.info("upstream connected", source=self._name, url=self._endpoint.label, slot=self._tip.tip)
+            if self._tip.tip is not None:
+                self._on_connected(self._tip.tip)
         status.tip_slot, status.tip_at = self._tip.tip, self._tip.tip_at
         for odd in session.odd:
             self._count(odd.kind, odd.detail)

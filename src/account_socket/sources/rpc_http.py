@@ -33,6 +33,8 @@ ATTEMPT_SECONDS = 10.0
 DEADLINE_SECONDS = 30.0
 
 _INVALID_PARAMS = -32602
+_SLOT_NOT_REACHED = -32016
+SLOT_SECONDS = 0.4
 _UNHEALTHY = -32005
 _ENCODINGS = ("base64+zstd", "base64")
 _TOO_MANY = re.compile(r"too many inputs.*?max (\d{1,9})", re.IGNORECASE)
@@ -102,15 +104,23 @@ class RpcHttp:
         return slot, self._account(pubkey, value, slot)
 
     async def get_multiple_accounts(
-        self, pubkeys: Sequence[str], *, budget: Budget | None = None, deadline: float = DEADLINE_SECONDS
+        self,
+        pubkeys: Sequence[str],
+        *,
+        at_least: int = 0,
+        budget: Budget | None = None,
+        deadline: float = DEADLINE_SECONDS,
+        attempts: int = ATTEMPTS,
     ) -> tuple[int, list[RawAccount | None]]:
         """
         Return the states of `pubkeys`, in their order, None where there is no account.
 
         Args:
             pubkeys: any number; asked in as many requests as the node's limit needs.
+            at_least: the lowest context slot that will do (minContextSlot); waited for within the deadline.
             budget: charged once a request.
             deadline: seconds for all of it.
+            attempts: how often at most each request is sent; waiting for `at_least` does not count.
         Returns:
             The lowest context slot of the requests (0 without keys), and the states, each with its own.
         Raises:
@@ -124,7 +134,12 @@ class RpcHttp:
             keys = list(pubkeys[len(states) : len(states) + min(size, self._max_keys)])
             try:
                 result = await self._read_accounts(
-                    "getMultipleAccounts", keys, budget=budget, deadline=ends - monotonic()
+                    "getMultipleAccounts",
+                    keys,
+                    at_least=at_least,
+                    budget=budget,
+                    deadline=ends - monotonic(),
+                    attempts=attempts,
                 )
             except RpcError as error:
                 if not self._can_split(error, keys):
@@ -202,6 +217,9 @@ class RpcHttp:
             except RpcError as error:
                 failure = error
             wait = max(backoff.next(), failure.retry_after or 0.0)
+            if failure.code == _SLOT_NOT_REACHED:
+                attempts += 1
+                wait = SLOT_SECONDS / 2
             if not failure.retryable or not attempts or monotonic() + wait >= ends:
                 break
             await asyncio.sleep(wait)
@@ -255,14 +273,28 @@ class RpcHttp:
             return response.status, b"".join(chunks), retry_after
 
     async def _read_accounts(
-        self, method: str, keys: str | list[str], *, budget: Budget | None, deadline: float
+        self,
+        method: str,
+        keys: str | list[str],
+        *,
+        at_least: int = 0,
+        budget: Budget | None,
+        deadline: float,
+        attempts: int = ATTEMPTS,
     ) -> Any:
         ends = monotonic() + deadline
         for encoding in _ENCODINGS[self._encoding :]:
-            config = {"encoding": encoding, "commitment": self._commitment}
+            config: dict[str, Any] = {"encoding": encoding, "commitment": self._commitment}
+            if at_least:
+                config["minContextSlot"] = at_least
             try:
                 result = await self.call(
-                    method, [keys, config], budget=budget, deadline=ends - monotonic(), max_bytes=MAX_ACCOUNTS_BYTES
+                    method,
+                    [keys, config],
+                    budget=budget,
+                    deadline=ends - monotonic(),
+                    attempts=attempts,
+                    max_bytes=MAX_ACCOUNTS_BYTES,
                 )
             except RpcError as error:
                 if encoding == _ENCODINGS[-1] or not _may_mean_encoding(error):

@@ -14,6 +14,7 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 from account_socket.backoff import Backoff
 from account_socket.endpoints import Endpoint, is_loopback
 from account_socket.errors import SourceError
+from account_socket.model import Gap
 from account_socket.sources.base import Datasource, Deliver, SourceStatus
 from account_socket.sources.pubsub import FrameReader
 from account_socket.sources.pubsub_session import PubSubSession
@@ -83,6 +84,7 @@ class RpcWebSocket(Datasource):
         self._open_seconds = open_seconds
         self._backoff = backoff or Backoff(BACKOFF_BASE_SECONDS, BACKOFF_CAP_SECONDS)
         self._tip = SlotTip()
+        self._complete_to: int | None = None
         self._reader = FrameReader(name)
 
     def __repr__(self) -> str:
@@ -113,6 +115,7 @@ class RpcWebSocket(Datasource):
             name=self.name,
             endpoint=self._endpoint,
             status=self.status,
+            on_connected=self._connected_at,
             ask_http=self._ask_http if self._rpc else None,
             stale_slot_seconds=self._stale_slot_seconds,
             subscribe_seconds=self._subscribe_seconds,
@@ -120,9 +123,15 @@ class RpcWebSocket(Datasource):
         try:
             await run.run(deliver)
         finally:
+            if self.status.connected:
+                self._complete_to = self.status.tip_slot
             self.status.connected = False
             await connection.close()
         return run.reason, run.progress_seconds, 0.0
+
+    def _connected_at(self, slot: int) -> None:
+        reason = self.status.last_error or "the server was not running"
+        self.on_gap(Gap(self.name, self._complete_to, slot, reason))
 
     async def _open(self) -> ClientConnection:
         return await connect(

@@ -124,7 +124,6 @@ class Yellowstone(Datasource):
         while True:
             ending = await self._connect_once(deliver)
             self._why_new = ending.reason
-            self._was_connected |= ending.progress > 0
             wait = max(self._backoff.next(ending.progress), self._wait_after(ending))
             repeated = ending.reason == self.status.last_error and not ending.progress
             self.status.last_error = ending.reason
@@ -176,7 +175,13 @@ class Yellowstone(Datasource):
         tip = await node.slot()
         from_slot = self._replay_from(await node.first_available() if self._continuity.newest is not None else None)
         session = GeyserSession(
-            self.name, self._reader, self._tip, self._continuity, forks=self._forks, why_new=self._why_new
+            self.name,
+            self._reader,
+            self._tip,
+            self._continuity,
+            forks=self._forks,
+            why_new=self._why_new,
+            joined_at=tip,
         )
         session.settle_doubt(tip, monotonic())
         call = node.subscribe()
@@ -187,7 +192,7 @@ class Yellowstone(Datasource):
             name=self.name,
             status=self.status,
             scrub=self._scrub,
-            filters=lambda: self._filters(None),
+            filters=self._filters,
             ask_slot=node.slot,
             on_gap=self.on_gap,
             stale_slot_seconds=self._stale_slot_seconds,
@@ -197,7 +202,8 @@ class Yellowstone(Datasource):
             await connection.run(deliver)
         finally:
             call.cancel()
-        if connection.progress_seconds:
+        if connection.connected:
+            self._was_connected = True
             self._replay_failures = 0
         return _Ending(connection.then, connection.reason, connection.code, connection.progress_seconds)
 
@@ -219,9 +225,9 @@ class Yellowstone(Datasource):
         if self._replay_failures >= _REPLAY_TRIES:
             self._replay_failures = 0
             return None
-        if wanted < first_available:
-            wanted = first_available + _REPLAY_MARGIN_SLOTS
-        return wanted if wanted <= newest else None
+        if newest < first_available:
+            return None
+        return wanted if wanted >= first_available else min(first_available + _REPLAY_MARGIN_SLOTS, newest)
 
     def _filters(self, from_slot: int | None) -> bytes:
         return subscribe_request(self._programs, self._watched, self._commitment, from_slot)

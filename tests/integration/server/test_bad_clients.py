@@ -35,7 +35,10 @@ ALIVE = {"action": "ping", "id": "alive"}
 @pytest.fixture
 async def served() -> AsyncIterator[Served]:
     """A server with a good client on it, checked at the end."""
-    async with serving(allowed_origins={"https://good.example"}, head_seconds=0.5) as served, good_client(served):
+    async with (
+        serving(allowed_origins={"https://good.example"}, head_seconds=0.5, close_seconds=0.3) as served,
+        good_client(served),
+    ):
         yield served
 
 

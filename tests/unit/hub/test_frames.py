@@ -33,6 +33,13 @@ def test_a_state_message_carries_the_account_bytes_unchanged() -> None:
     assert message.pubkey == "KEY"
 
 
+def test_an_event_stands_beside_the_source() -> None:
+    """What happened beside a write is said in the envelope, not in the account."""
+    message = state_message("KEY", "realtime", b"{}", event="retracted")
+    payload = json.loads(bytes(parse(message.frame).data))
+    assert payload == {"pubkey": "KEY", "source": "realtime", "event": "retracted", "account": {}}
+
+
 def test_an_answer_is_never_replaced() -> None:
     """An answer carries no pubkey, so nothing newer replaces it."""
     assert answer_message(b"{}").pubkey is None

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.samples import KEY_A, KEY_B, update
 
-from account_socket.hub.hub import Hub
+from account_socket.hub.hub import Answered, Hub
 from account_socket.hub.outbox import Outbox
 from account_socket.model import Origin, StoredState
 
@@ -45,8 +45,8 @@ class Client:
             self.hub.touch(self.outbox)
 
     def subscribe(self, *pubkeys: str) -> None:
-        def done(found: list[str], foreign: list[str]) -> None:
-            self.acks.append((found, foreign))
+        def done(answered: Answered) -> None:
+            self.acks.append((answered.found, answered.foreign))
             self.hub.answer(self.outbox, b'{"type":"ack"}')
 
         self.hub.subscribe(self.outbox, pubkeys, done)

@@ -94,6 +94,24 @@ def test_a_lost_source_loses_its_slots() -> None:
     assert admitted(order, raw(data=b"c", source="rpc-0")) == []
 
 
+def test_a_state_that_a_dead_fork_gives_back_is_admitted_although_it_is_older() -> None:
+    """A retraction makes the older state the newest: it has the next id, and later writes go on from its slot."""
+    order = ordering()
+    admitted(order, raw(slot=5, data=b"a"), raw(slot=7, data=b"b"))
+    ((_, place),) = order.admit([raw(slot=5, data=b"a", retracts=7)])
+    assert (place.id, place.prev_id) == (3, 2)
+    assert admitted(order, raw(slot=4, data=b"x"), raw(slot=6, data=b"c")) == [b"c"]
+
+
+@pytest.mark.parametrize("news", [[raw(slot=8, data=b"c")], [raw(slot=8, data=b"b", source="rpc-1")], []])
+def test_a_retraction_of_what_is_not_the_newest_state_changes_nothing(news: list[RawAccount]) -> None:
+    """When a living slot has written since, or the dead state never came, there is nothing to take back."""
+    order = ordering()
+    admitted(order, raw(slot=5, data=b"a"), *news)
+    assert admitted(order, raw(slot=5, data=b"a", retracts=7)) == []
+    assert order.dropped["not_retracted"] == 1
+
+
 def test_ids_and_prev_ids_chain_per_account() -> None:
     """Ids grow by one over all accounts; prev_id is the account's own id before."""
     places = [

@@ -57,11 +57,11 @@ def test_stubs_of_others_agree(tmp_path: Path) -> None:
 
 def test_generated_code_is_the_protos(tmp_path: Path) -> None:
     """`make proto` gives exactly the code that is committed."""
-    grpc_tools = pytest.importorskip("grpc_tools.protoc")
+    pytest.importorskip("grpc_tools")
     source = TESTS.parent / "src"
     proto = "account_socket/sources/geyser_proto/geyser.proto"
-    command = ["protoc", f"-I{source}", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", str(source / proto)]
-    assert grpc_tools.main(command) == 0
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{source}", f"--python_out={tmp_path}"]
+    subprocess.run([*command, f"--pyi_out={tmp_path}", str(source / proto)], check=True, timeout=30)
     for name in ("geyser_pb2.py", "geyser_pb2.pyi"):
         committed = (source / proto).with_name(name).read_text()
         assert (tmp_path / proto).with_name(name).read_text() == committed
@@ -143,27 +143,24 @@ def test_other_updates() -> None:
     assert reader.read(bytes.fromhex("3a00"), 0.0) is None  # block_meta
 
 
-@given(
-    st.binary(max_size=200) | st.builds(lambda at, byte: mutated(at, byte), st.integers(0, 400), st.binary(min_size=1))
-)
+def mutated(at: int, patch: bytes) -> bytes:
+    message = bytearray(account_update(txn_signature=b"\1" * 64))
+    message[at : at + len(patch)] = patch
+    return bytes(message)
+
+
+@given(st.binary(max_size=200) | st.builds(mutated, st.integers(0, 400), st.binary(min_size=1)))
 def test_any_bytes_are_an_update_or_odd(message: bytes) -> None:
     """Whatever arrives, the reader returns one of its values or raises OddUpdateError."""
     try:
         update = UpdateReader("geyser").read(message, 0.0)
-    except OddUpdateError as odd:
-        assert odd.kind.isidentifier()
+    except OddUpdateError:
         return
     assert update is None or isinstance(update, RawAccount | SlotUpdate | Ping)
     if isinstance(update, RawAccount):
         assert 0 <= update.slot <= MAX_I64
         assert 0 <= update.lamports <= MAX_I64
         assert len(update.pubkey) in range(32, 45)
-
-
-def mutated(at: int, patch: bytes) -> bytes:
-    message = bytearray(account_update(txn_signature=b"\1" * 64))
-    message[at : at + len(patch)] = patch
-    return bytes(message)
 
 
 # ---- what to ask for ---------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 from account_socket.errors import StoreError
+from account_socket.store import schema
 from account_socket.store.connection import connect_writer
 from account_socket.store.schema import HEAD, normalized, prepare
 from account_socket.store.tables import metadata
@@ -43,6 +44,30 @@ def test_migrations_make_the_tables(tmp_path: Path) -> None:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
     engine.dispose()
+
+
+def test_the_signature_comes_to_a_database_that_has_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Migrating keeps every row of both tables; what was there has no signature."""
+    path = tmp_path / "a.db"
+    connection = connect_writer(path, create=True)
+    with monkeypatch.context() as older:
+        older.setattr(schema, "HEAD", "0001")
+        older.setattr(schema, "_probe", lambda *_: None)
+        prepare(connection, path)
+    connection.execute(
+        "INSERT INTO account_updates (id, pubkey, slot, account_type, owner, lamports, data_json, created_at)"
+        " VALUES (7, 'K', 1, 'Pool', 'P', 1, '{}', '2026-01-01T00:00:00.000000Z')"
+    )
+    connection.execute(
+        "INSERT INTO account_state VALUES"
+        " ('K', 7, NULL, 1, 0, x'00', 'Pool', 'P', 1, 0, '0', '2026-01-01T00:00:00.000000Z', 0, '{}', x'0102')"
+    )
+    assert prepare(connection, path).next_id == 8
+    assert connection.execute("SELECT id, signature FROM account_updates").fetchall() == [(7, None)]
+    assert connection.execute("SELECT pubkey, id, signature, data_json, raw FROM account_state").fetchall() == [
+        ("K", 7, None, "{}", b"\1\2")
+    ]
+    connection.close()
 
 
 def test_a_database_at_head_loads_no_alembic(tmp_path: Path) -> None:

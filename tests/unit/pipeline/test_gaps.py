@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from account_socket.model import Gap
+from account_socket.pipeline.gaps import Gaps
+
+
+def gap(source: str, from_slot: int | None, to_slot: int) -> Gap:
+    return Gap(source, from_slot, to_slot, "dropped")
+
+
+def test_states_before_a_gaps_end_are_doubtful() -> None:
+    """An open gap makes everything older than its end doubtful, nothing newer."""
+    gaps = Gaps()
+    assert gaps.trusts(0)
+    assert gaps.report(gap("a", 5, 20)) is not None
+    assert (gaps.trusts(19), gaps.trusts(20)) == (False, True)
+
+
+def test_a_gap_is_covered_by_a_source_that_read_all_the_while() -> None:
+    """Where another source was there from before its beginning, a gap is none."""
+    gaps = Gaps()
+    gaps.close(gaps.report(gap("a", None, 1)), everything=True)
+    gaps.close(gaps.report(gap("b", None, 2)), everything=True)
+    assert gaps.report(gap("a", 10, 20)) is None
+    assert gaps.covered == 1
+    assert gaps.trusts(3)
+
+
+def test_a_source_that_came_back_too_late_or_is_gone_covers_nothing() -> None:
+    """A source covers only what lies after its own last interruption, and nothing once it is lost."""
+    gaps = Gaps()
+    gaps.close(gaps.report(gap("a", None, 1)), everything=True)
+    gaps.close(gaps.report(gap("b", None, 15)), everything=True)
+    assert gaps.report(gap("a", 10, 20)) is not None
+    gaps.lost("b")
+    assert gaps.report(gap("a", 25, 30)) is not None
+
+
+def test_healing_for_subscribers_only_leaves_the_rest_doubtful() -> None:
+    """Only when everything was re-read are all states trusted again."""
+    gaps = Gaps()
+    first, second = gaps.report(gap("a", 5, 20)), gaps.report(gap("a", 30, 40))
+    gaps.close(first, everything=False)
+    assert not gaps.trusts(39)
+    gaps.close(second, everything=True)
+    assert gaps.trusts(0)
+    assert (gaps.healed, gaps.open) == (2, [])
