@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from account_socket.cache.base import Cache
 from account_socket.metrics import Metrics
+from account_socket.pipeline.gaps import Gaps
 from account_socket.pipeline.ordering import Ordering
 from account_socket.pipeline.pipeline import Pipeline
 from account_socket.pipeline.snapshots import Snapshots
@@ -86,6 +87,15 @@ def measure_pipeline(metrics: Metrics, pipeline: Pipeline, ordering: Ordering, s
     )
     metrics.add_histogram("account_socket_commit_group_size", "Updates per commit", pipeline.group_size)
     metrics.add_histogram("account_socket_commit_seconds", "Time of a commit", pipeline.commit_seconds)
+
+
+def measure_gaps(metrics: Metrics, gaps: Gaps) -> None:
+    """Tell of interruptions of upstream."""
+    metrics.add("account_socket_gaps_open", "Interruptions not healed yet", "gauge", lambda: len(gaps.open))
+    metrics.add("account_socket_gaps_healed", "Interruptions healed", "counter", lambda: gaps.healed)
+    metrics.add(
+        "account_socket_gaps_covered", "Interruptions another upstream covered", "counter", lambda: gaps.covered
+    )
 
 
 def measure_storage(metrics: Metrics, store: Store, cache: Cache) -> None:

@@ -27,7 +27,7 @@ from account_socket.cache.base import Cache
 from account_socket.cache.memory import MemoryCache
 from account_socket.errors import RpcError, SettingsError, scrub_url
 from account_socket.hub.hub import Hub
-from account_socket.measures import measure_pipeline, measure_sources, measure_storage
+from account_socket.measures import measure_gaps, measure_pipeline, measure_sources, measure_storage
 from account_socket.metrics import Metrics
 from account_socket.model import AccountUpdate, RawAccount, StoredState
 from account_socket.pipeline.gaps import Gaps
@@ -180,7 +180,7 @@ class Service:
         self.readiness = Readiness(
             self.sources,
             stale_after=settings.stale_after_seconds,
-            parts={"database": self._database_report, "cache": self._cache_report},
+            parts={"database": self._database_report, "cache": self._cache_report, "gaps": self._gaps_report},
         )
         self._listener = Listener(
             settings.websocket_host,
@@ -193,6 +193,7 @@ class Service:
         )
         measure_sources(self.metrics, self.sources)
         measure_pipeline(self.metrics, self.pipeline, self._ordering, self._snapshots)
+        measure_gaps(self.metrics, self._gaps)
         measure_storage(self.metrics, self._store, self._cache)
         await self._listener.start()
         _warn_if_open(settings.websocket_host)
@@ -224,6 +225,18 @@ class Service:
 
     def _cache_report(self) -> tuple[bool, dict[str, Any]]:
         return self._cache.available, {"kind": type(self._cache).__name__.removesuffix("Cache").lower()}
+
+    def _gaps_report(self) -> tuple[bool, dict[str, Any]]:
+        opened = [
+            {
+                "source": each.gap.source,
+                "from_slot": each.gap.from_slot,
+                "to_slot": each.gap.to_slot,
+                "error": each.error,
+            }
+            for each in self._gaps.open
+        ]
+        return not opened, {"open": opened}
 
     async def _look_up(self, pubkeys: Sequence[str], at_least: int) -> tuple[int, list[RawAccount | None]]:
         # Once: a client waits, and where a node cannot be reached it is better told what is known.

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from account_socket.errors import SettingsError
 from account_socket.database_url import SqliteUrl, parse_database_url
+from account_socket.errors import SettingsError
 
 
 @pytest.mark.parametrize(

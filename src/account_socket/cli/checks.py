@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 import msgspec
 
+from account_socket.database_url import SqliteUrl, parse_database_url
 from account_socket.endpoints import Endpoint, is_loopback
 from account_socket.errors import CacheError, SourceError, StoreError, scrub_url
 from account_socket.settings import Settings
 from account_socket.sources.rpc_http import RpcHttp
-from account_socket.database_url import SqliteUrl, parse_database_url
 
 Check = Callable[[], Awaitable[str]]
 NODE_SECONDS = 6.0

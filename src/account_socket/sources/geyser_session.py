@@ -20,6 +20,8 @@ MAX_BATCH_BYTES = 16 * 1024 * 1024
 ACCOUNT_OVERHEAD_BYTES = 512
 
 _MAX_MADE_SLOTS = 512
+_MAX_SECOND_REPLAYS = 4
+"""One is enough where the node says which slot is its newest when the stream begins."""
 
 _PONG_FOR_NODE = 1
 """The id of our answer to the node's pings, which carry none."""
@@ -229,7 +231,7 @@ class GeyserSession:
             self._held.append(slot)
             return
         if overlap is not None:
-            if self._was_in_the_making(slot):
+            if self._forks is not None and self._was_in_the_making(slot, overlap.newest):
                 self._asked_again.add(slot)
                 self._overlap = continuity.overlap()
                 self.replay_from = self._awaited = slot
@@ -240,13 +242,10 @@ class GeyserSession:
                 self._overlap = None
         continuity.came_whole(slot)
 
-    def _was_in_the_making(self, slot: int) -> bool:
-        return (
-            self._forks is not None
-            and (self._joined_at is None or slot > self._joined_at)
-            and slot not in self._made
-            and slot not in self._asked_again
-        )
+    def _was_in_the_making(self, slot: int, known: int) -> bool:
+        joined_at = known if self._joined_at is None else self._joined_at
+        news = slot > joined_at and slot not in self._made and slot not in self._asked_again
+        return news and len(self._asked_again) < _MAX_SECOND_REPLAYS
 
     def _report_gap(self, from_slot: int | None, to_slot: int, reason: str) -> None:
         self.gaps.append(Gap(self._name, from_slot, to_slot, reason))

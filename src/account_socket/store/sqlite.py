@@ -15,6 +15,7 @@ from time import perf_counter
 
 import structlog
 
+from account_socket.database_url import SqliteUrl, parse_database_url
 from account_socket.errors import StoreError
 from account_socket.model import AccountUpdate, Mark, StoredState
 from account_socket.store.base import Identity, Store
@@ -22,7 +23,6 @@ from account_socket.store.connection import connect_reader, connect_writer
 from account_socket.store.rows import select_marks, select_states
 from account_socket.store.schema import prepare
 from account_socket.store.upkeep import PERIOD_SECONDS, Upkeep
-from account_socket.database_url import SqliteUrl, parse_database_url
 from account_socket.store.worker import Jobs, Work, Worker
 from account_socket.store.writer import Writer, checkpoint
 

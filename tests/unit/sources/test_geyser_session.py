@@ -43,7 +43,13 @@ class Upstream:
 
     def stream(self, *messages: bytes, why: str = "broke off") -> GeyserSession:
         session = GeyserSession(
-            "geyser", UpdateReader("geyser"), self.tip, self.continuity, forks=self.forks, why_new=why
+            "geyser",
+            UpdateReader("geyser"),
+            self.tip,
+            self.continuity,
+            forks=self.forks,
+            why_new=why,
+            joined_at=self.first,
         )
         session.settle_doubt(self.first, 0.0)
         feed(session, messages)
@@ -126,6 +132,23 @@ def test_the_same_nodes_write_versions_stay() -> None:
     assert feed(session, [slot(100, PROCESSED), account(101, b"x", 500), account(101, b"y", 503)]) == [
         (101, b"y", 503)
     ]
+
+
+def test_the_slot_in_the_making_when_a_stream_begins_is_replayed_too() -> None:
+    """Its first writes came before the stream and after its replay; what follows waits until they came."""
+    upstream = Upstream("processed")
+    feed(upstream.stream(), [slot(100, PROCESSED), account(101, b"a")])
+    upstream.first = 101
+    session = upstream.stream()
+    replayed = [slot(100, PROCESSED), slot(101, PROCESSED)]
+    live = [*replayed, account(102, b"late", 9), slot(103, pb.SLOT_CREATED_BANK), slot(102, PROCESSED)]
+    assert feed(session, [*live, account(103, b"next", 10), slot(103, PROCESSED)]) == [(102, b"late", 9)]
+    assert session.replay_from == 102
+    again = [account(102, b"early", 8, KEY_B), account(102, b"late", 9), slot(102, PROCESSED)]
+    assert feed(session, again) == [(102, b"early", 8), (103, b"next", 10)]
+    assert feed(session, [account(103, b"next", 10), slot(103, PROCESSED)]) == []
+    assert upstream.continuity.newest == 103
+    assert session.gaps == []
 
 
 def test_a_processed_stream_goes_back_31_slots() -> None:
