@@ -26,7 +26,8 @@ TIERS: tuple[frozenset[str], ...] = (
 """Rooms, lowest first: one may import what is in a lower tier. Files at the top of the package are rooms too."""
 
 NEIGHBOURS = frozenset(
-    {"", "errors", "backoff", "metrics", "logs", "endpoints", "database_url", "settings", "settings_values", "measures", "service"}
+    {"", "errors", "backoff", "metrics", "logs", "endpoints", "database_url"}
+    | {"settings", "settings_values", "measures", "service"}
 )
 """Rooms that may import others of their own tier: single files without an inside."""
 

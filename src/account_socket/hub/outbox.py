@@ -1,10 +1,10 @@
 """
 What one client is still to be sent.
 
-A client that keeps up is written everything at the end of each loop turn. When its transport is above high water,
-or more waits than one turn may write, the rest goes to the backlog: the newest message per account (a replaced one
-moves to the end, so that ids leave in order) and every answer. The backlog holds references to shared frames, so
-a stalled client costs its dictionary, not copies.
+A client that keeps up is written everything, in order, TURN_BYTES in a loop turn. When its transport is above high
+water, or more waits than a client may have waiting, it is behind: then the backlog keeps the newest message of each
+account (a replaced one moves to the end, so that ids leave in order) and every answer. The backlog holds references
+to shared frames, so a stalled client costs its dictionary, not copies.
 """
 
 from __future__ import annotations
@@ -19,17 +19,23 @@ TURN_BYTES = 256 * 1024
 
 class Outbox:
     """
-    Attributes:
-        pending: what was published since the last flush; the hub appends to it directly.
-        pubkeys: what this client is subscribed to, in the order of subscribing.
+    Args:
         flush: tells the client's connection that something is pending; called once per loop turn.
+        max_bytes: the most that may wait before the client is behind.
+
+    Attributes:
+        pending: what was published since the last flush, and what that left over; the hub appends to it directly.
+        pubkeys: what this client is subscribed to, in the order of subscribing.
         conflated: how many messages were replaced by a newer one of the same account.
         sent: how many messages were taken.
     """
 
     __slots__ = (
         "__weakref__",
+        "_answers",
         "_backlog",
+        "_left_over",
+        "_max_bytes",
         "_next_answer",
         "conflated",
         "flush",
@@ -38,18 +44,26 @@ class Outbox:
         "sent",
     )
 
-    def __init__(self, flush: Callable[[], None]) -> None:
+    def __init__(self, flush: Callable[[], None], max_bytes: int = 1 << 20) -> None:
         self.flush = flush
         self.pending: list[Message] = []
         self.pubkeys: dict[str, None] = {}
         self.conflated = 0
         self.sent = 0
+        self._max_bytes = max_bytes
+        self._left_over = False
         self._backlog: dict[str | int, Message] = {}
+        self._answers = 0
         self._next_answer = 0
 
     @property
+    def waiting(self) -> bool:
+        """Whether the last flush could not write everything."""
+        return self._left_over or bool(self._backlog)
+
+    @property
     def backlog(self) -> int:
-        """How many messages wait for the transport to fall below low water."""
+        """How many messages wait for a client that is behind."""
         return len(self._backlog)
 
     def take(self, *, writable: bool) -> list[bytes]:
@@ -59,27 +73,44 @@ class Outbox:
         Args:
             writable: whether the transport is below its high-water mark; if not, nothing is returned.
         """
+        self._left_over = False
         pending = self.pending
         if writable and not self._backlog:
             frames = [message.frame for message in pending]
-            if sum(map(len, frames)) <= TURN_BYTES:
+            size = sum(map(len, frames))
+            if size <= TURN_BYTES:
                 pending.clear()
                 self.sent += len(frames)
                 return frames
+            if size <= self._max_bytes:
+                return self._take_first(frames)
         self._conflate()
         return self._drain() if writable else []
+
+    def _take_first(self, frames: list[bytes]) -> list[bytes]:
+        size = count = 0
+        while size < TURN_BYTES:
+            size += len(frames[count])
+            count += 1
+        del self.pending[:count]
+        self._left_over = bool(self.pending)
+        self.sent += count
+        return frames[:count]
 
     def _conflate(self) -> None:
         backlog = self._backlog
         for message in self.pending:
-            key: str | int
-            if message.pubkey is None:
-                key = self._next_answer
+            key = message.pubkey
+            if key is None:
+                backlog[self._next_answer] = message
                 self._next_answer += 1
-            else:
-                key = message.pubkey
-                if backlog.pop(key, None) is not None:
-                    self.conflated += 1
+                self._answers += 1
+                continue
+            if key in backlog:
+                self.conflated += 1
+                if not self._answers:
+                    del backlog[key]
+                # Where an answer waits, the newer state takes the older one's place: a state comes before its ack.
             backlog[key] = message
         self.pending.clear()
 
@@ -91,5 +122,6 @@ class Outbox:
             message = backlog.pop(next(iter(backlog)))
             frames.append(message.frame)
             size += len(message.frame)
+            self._answers -= message.pubkey is None
         self.sent += len(frames)
         return frames

@@ -77,7 +77,7 @@ class Connection(asyncio.Protocol):
         now = monotonic()
         self.number = number
         self.address = ""
-        self.outbox = Outbox(self.flush)
+        self.outbox = Outbox(self.flush, clients.limits.outbox_max_bytes)
         self._clients = clients
         self._protocol = protocol
         self._session = Session(clients.limits.requests, clients.tally, now=now)
@@ -170,7 +170,7 @@ class Connection(asyncio.Protocol):
     @property
     def _readable(self) -> bool:
         """Whether there is room for answers: only so much can pile up as one turn's input asks for."""
-        return self._closing or (self._writable and not self.outbox.backlog)
+        return self._closing or (self._writable and not self.outbox.waiting)
 
     def _regulate_reading(self) -> None:
         wanted = self._readable and not self._unread and not self._frames
@@ -334,6 +334,8 @@ class Connection(asyncio.Protocol):
         frames = self.outbox.take(writable=self._writable)
         if frames:
             self._transport.writelines(frames)
+        if self.outbox.waiting and not self._writable:
+            self.outbox.take(writable=False)  # what was left over joins the backlog, or it would grow unseen
 
     def _fail(self) -> None:
         try:

@@ -41,7 +41,7 @@ class Client:
         frames = self.outbox.take(writable=self.writable)
         if frames:
             self.writes.append(frames)
-        if self.outbox.backlog and self.writable:
+        if self.outbox.waiting and self.writable:
             self.hub.touch(self.outbox)
 
     def subscribe(self, *pubkeys: str) -> None:

@@ -5,8 +5,8 @@ from account_socket.hub.frames import Message
 from account_socket.hub.outbox import TURN_BYTES, Outbox
 
 
-def outbox() -> Outbox:
-    return Outbox(lambda: None)
+def outbox(max_bytes: int = 1 << 20) -> Outbox:
+    return Outbox(lambda: None, max_bytes)
 
 
 def put(box: Outbox, *messages: Message) -> None:
@@ -28,8 +28,51 @@ def test_a_slow_client_keeps_the_newest_of_each_account_and_every_answer() -> No
     assert box.take(writable=False) == []
     put(box, Message(b"A2", "A"), Message(b"ack2"))
     assert box.take(writable=False) == []
-    assert box.take(writable=True) == [b"ack1", b"B1", b"A2", b"ack2"]
+    assert box.take(writable=True) == [b"A2", b"ack1", b"B1", b"ack2"]
     assert (box.conflated, box.backlog) == (1, 0)
+
+
+def test_without_answers_a_replaced_state_moves_to_the_end() -> None:
+    """Where no answer waits, ids leave in order over all accounts."""
+    box = outbox()
+    put(box, Message(b"A1", "A"), Message(b"B2", "B"), Message(b"A3", "A"))
+    box.take(writable=False)
+    assert box.take(writable=True) == [b"B2", b"A3"]
+
+
+def test_a_state_never_falls_behind_its_ack() -> None:
+    """A state that is replaced while its ack waits behind it still leaves before the ack."""
+    box = outbox()
+    put(box, Message(b"A1", "A"), Message(b"ack"))
+    box.take(writable=False)
+    put(box, Message(b"A2", "A"))
+    box.take(writable=False)
+    assert box.take(writable=True) == [b"A2", b"ack"]
+    put(box, Message(b"A3", "A"), Message(b"B4", "B"), Message(b"A5", "A"))
+    box.take(writable=False)
+    assert box.take(writable=True) == [b"B4", b"A5"]
+
+
+def test_a_burst_to_a_client_that_keeps_up_leaves_whole_and_in_order() -> None:
+    """More than a turn's bytes, but less than a client may have waiting, is not conflated."""
+    box = outbox()
+    frames = [b"%04d" % n + bytes(2_000) for n in range(400)]
+    put(box, *(Message(frame, "A") for frame in frames))
+    taken = box.take(writable=True)
+    assert 0 < sum(map(len, taken)) <= TURN_BYTES + 2_004
+    assert box.waiting
+    while box.waiting:
+        taken += box.take(writable=True)
+    assert taken == frames
+    assert box.conflated == 0
+
+
+def test_more_than_may_wait_makes_a_client_behind() -> None:
+    """Above the bound the newest state of each account is kept, whether or not the transport is writable."""
+    box = outbox(max_bytes=300_000)
+    put(box, *(Message(b"%04d" % n + bytes(2_000), "A") for n in range(400)))
+    assert [frame[:4] for frame in box.take(writable=True)] == [b"0399"]
+    assert box.conflated == 399
 
 
 def test_what_is_new_waits_behind_the_backlog() -> None:
@@ -48,7 +91,7 @@ def test_one_turn_takes_a_bounded_amount() -> None:
     put(box, *(Message(frame, str(n)) for n, frame in enumerate(frames)))
     taken = []
     turns = 0
-    while turns == 0 or box.backlog:
+    while turns == 0 or box.waiting:
         turn = box.take(writable=True)
         assert sum(map(len, turn)) <= TURN_BYTES + 60_006
         taken += turn
