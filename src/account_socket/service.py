@@ -29,7 +29,7 @@ from account_socket.errors import RpcError, SettingsError, scrub_url
 from account_socket.hub.hub import Hub
 from account_socket.measures import measure_gaps, measure_pipeline, measure_sources, measure_storage
 from account_socket.metrics import Metrics
-from account_socket.model import AccountUpdate, RawAccount, StoredState
+from account_socket.model import AccountUpdate, Gap, RawAccount, StoredState
 from account_socket.pipeline.gaps import Gaps
 from account_socket.pipeline.healing import Healer
 from account_socket.pipeline.ordering import Ordering
@@ -170,7 +170,7 @@ class Service:
         )
         self._snapshots.attach(self.hub, self.pipeline.admit, self._healer.recheck)
         for source in self.sources:
-            source.on_gap = self._healer.report
+            source.on_gap = self._report_gap
         self._retention = Retention(
             self._store,
             keep_days=settings.retention_days,
@@ -206,6 +206,10 @@ class Service:
         return f"ws://{f'[{host}]' if ':' in host else host}:{self._listener.port}/ws"
 
     # ---- joints --------------------------------------------------------------------------------------------
+
+    def _report_gap(self, gap: Gap) -> None:
+        self._ordering.lose(gap.source)
+        self._healer.report(gap)
 
     def _amend(self, update: AccountUpdate) -> None:
         newest = self.hub.newest(update.pubkey)

@@ -27,6 +27,8 @@ STALLED = 10
 CLIENTS = 100
 RATE = 2_000
 MIB = 2**20
+ATTEMPTS = 3
+"""Somebody else's load on the machine may spoil one comparison, not three."""
 NOISE_SECONDS = 0.005
 """What a p99 of a few milliseconds differs by from run to run on a busy machine."""
 
@@ -127,14 +129,21 @@ async def run(directory: Path, *, stalled: int, seconds: float, env: dict[str, s
 
 async def compare(directory: Path, *, seconds: float, env: dict[str, str]) -> None:
     """Run with and without stalled clients and hold the others' p99, the memory and the last states against it."""
-    calm, growth_without = await run(directory / "without", stalled=0, seconds=seconds, env=env)
-    readers, growth = await run(directory / "with", stalled=STALLED, seconds=seconds, env=env)
-    baseline = p99([value for reader in calm for value in reader.latencies])
-    loaded = p99([value for reader in readers[STALLED:] for value in reader.latencies])
-    print(f"p99 {baseline * 1000:.1f} ms without, {loaded * 1000:.1f} ms with {STALLED} of {CLIENTS} stalled")
-    print(f"memory +{growth_without:.1f} MiB without, +{growth:.1f} MiB with them")
-    assert loaded <= 1.5 * baseline + NOISE_SECONDS
-    assert growth - growth_without <= 1.5 * STALLED
+    for attempt in range(ATTEMPTS):
+        calm, growth_without = await run(directory / f"without-{attempt}", stalled=0, seconds=seconds, env=env)
+        readers, growth = await run(directory / f"with-{attempt}", stalled=STALLED, seconds=seconds, env=env)
+        baseline = p99([value for reader in calm for value in reader.latencies])
+        loaded = p99([value for reader in readers[STALLED:] for value in reader.latencies])
+        print(f"p99 {baseline * 1000:.1f} ms without, {loaded * 1000:.1f} ms with {STALLED} of {CLIENTS} stalled")
+        print(f"memory +{growth_without:.1f} MiB without, +{growth:.1f} MiB with them")
+        assert_newest(readers)
+        if loaded <= 1.5 * baseline + NOISE_SECONDS and growth - growth_without <= 1.5 * STALLED:
+            return
+    raise AssertionError("stalled clients cost the others time or the server memory")
+
+
+def assert_newest(readers: Sequence[Reader]) -> None:
+    """No account went back, and who stalled and was not closed ended on the newest states."""
     assert sum(reader.went_back for reader in readers) == 0
     newest: dict[str, int] = {}
     for reader in readers[STALLED:]:

@@ -47,6 +47,8 @@ class Ordering:
         self._programs = frozenset(programs)
         self._marks: dict[str, Mark] = {}
         self._lost: set[str] = set()
+        self._newest: dict[str, int] = {}
+        self._disowned_to: dict[str, int] = {}
         self.next_id = next_id
         self.dropped: Counter[str] = Counter()
 
@@ -77,11 +79,12 @@ class Ordering:
             self._marks[pubkey] = msgspec.structs.replace(mark, content_hash=b"")
 
     def lose(self, source: str) -> None:
-        """Take from a source that broke off the slots that it owns."""
+        """Take from a source that broke off the slots that it owns, for good: of the last one it may miss the end."""
         self._lost.add(source)
+        self._disowned_to[source] = self._newest.get(source, -1)
 
     def regain(self, source: str) -> None:
-        """Let a source own slots again."""
+        """Let a source own slots again, later ones."""
         self._lost.discard(source)
 
     def is_closed(self, raw: RawAccount) -> bool:
@@ -121,6 +124,8 @@ class Ordering:
         place = Place(self.next_id, mark.id if mark else None, content_hash, mark.account_type if mark else None)
         self.next_id += 1
         source = raw.source if raw.origin is Origin.LIVE else ""
+        if raw.slot > self._newest.get(source, -1):
+            self._newest[source] = raw.slot
         account_type = mark.account_type if mark else ""
         self._marks[raw.pubkey] = Mark(place.id, raw.slot, raw.write_version, content_hash, account_type, source)
         return place
@@ -131,13 +136,17 @@ class Ordering:
         if raw.origin is Origin.REREAD or not mark.source:
             # One of the two is the state at the end of the slot: a numbered write of that slot came before it.
             return "repeat" if same else "older" if raw.write_version else ""
-        if raw.source != mark.source and mark.source not in self._lost:
-            return "repeat" if same else "not_owner"
-        if raw.source == mark.source and raw.write_version < mark.write_version:
+        if raw.source != mark.source:
+            # write_version does not compare between sources.
+            return "repeat" if same else "not_owner" if self._owns(mark.source, mark.slot) else ""
+        if raw.write_version < mark.write_version:
             return "older"
         if same and raw.write_version == mark.write_version:
             return "repeat"
         return ""
+
+    def _owns(self, source: str, slot: int) -> bool:
+        return source not in self._lost and slot > self._disowned_to.get(source, -1)
 
     def _drop(self, reason: str) -> Place | None:
         self.dropped[reason] += 1

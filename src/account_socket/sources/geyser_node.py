@@ -14,8 +14,8 @@ from account_socket.sources.geyser import read_first_available, read_slot, read_
 
 # gRPC's core writes lines of its own to stderr, each broken connection in it; what matters of them we log.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-import grpc  # noqa: E402
-from grpc.aio import AioRpcError  # noqa: E402
+import grpc
+from grpc.aio import AioRpcError
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """grpcio's default is 4 MiB, an account may have 10."""

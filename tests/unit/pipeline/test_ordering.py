@@ -94,6 +94,18 @@ def test_a_lost_source_loses_its_slots() -> None:
     assert admitted(order, raw(data=b"c", source="rpc-0")) == []
 
 
+def test_a_source_that_is_back_does_not_own_its_last_slot_again() -> None:
+    """Of the slot in which a source broke off another one may tell the end, also once the first one is back."""
+    order = ordering()
+    admitted(order, raw(slot=1, data=b"a"))
+    order.lose("rpc-0")
+    order.regain("rpc-0")
+    assert admitted(order, raw(slot=1, data=b"a", source="geyser", write_version=9)) == [], "the same content"
+    assert admitted(order, raw(slot=1, data=b"b", source="geyser", write_version=9)) == [b"b"]
+    admitted(order, raw(slot=2, data=b"c"))
+    assert admitted(order, raw(slot=2, data=b"d", source="geyser")) == []
+
+
 def test_a_state_that_a_dead_fork_gives_back_is_admitted_although_it_is_older() -> None:
     """A retraction makes the older state the newest: it has the next id, and later writes go on from its slot."""
     order = ordering()
