@@ -4,7 +4,8 @@ What can go wrong outside this program, as one tree.
     AccountSocketError
     ├── SettingsError          a setting is missing or wrong; the process exits with 2
     ├── SourceError            upstream refused, broke off or answered nonsense
-    │   └── RpcError           a JSON-RPC error object or an HTTP status, with its code
+    │   ├── RpcError           a JSON-RPC error object or an HTTP status, with its code
+    │   └── RecordingError     a recording is not one, or breaks off in a line (sources/recording.py)
     ├── StoreError             the database cannot do what was asked
     │   └── WrongClusterError  the database belongs to another cluster; the process exits with 2
     ├── CacheError             the cache cannot do what was asked
@@ -47,7 +48,7 @@ class RpcError(SourceError):
     A JSON-RPC error object or an HTTP status.
 
     Attributes:
-        code: The JSON-RPC code (negative) or the HTTP status (positive).
+        code: The JSON-RPC code (negative), the HTTP status (positive), or 0 where the node gave none.
         retry_after: Seconds the node asks to wait, or None.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import Any
@@ -13,13 +14,13 @@ from account_socket import __version__
 from account_socket.errors import AccountSocketError, SettingsError, WrongClusterError
 
 COMMANDS = {
-    "serve": "The server: reads RPC_URL, decodes, stores, streams to WebSocket clients.",
+    "serve": "The server: reads RPC_URL and GEYSER_URL, decodes, stores, streams to WebSocket clients.",
     "demo": "A local node replaying a recording, and the server on it: no network, no key, no Redis.",
-    "devnode": "Only the local node: Solana PubSub and HTTP JSON-RPC.",
+    "devnode": "Only the local node: Solana PubSub, HTTP JSON-RPC and Yellowstone gRPC.",
     "watch": "Subscribe to accounts, print each update and what changed.",
     "get": "Print the newest state of an account.",
     "decode": "Decode account bytes to JSON.",
-    "doctor": "Check settings, RPC, Redis and database one by one.",
+    "doctor": "Check settings, upstreams, Redis and database one by one.",
 }
 EXIT_FAILED, EXIT_USAGE = 1, 2
 
@@ -79,6 +80,8 @@ def _listed() -> None:
 
 def main() -> None:
     """Run what the command line says; exit 0 done, 1 failed, 2 wrong usage or settings."""
+    # gRPC's core tells stderr of every broken connection, in lines of its own; what matters of them is logged here.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         _application()()
     except AccountSocketError as error:

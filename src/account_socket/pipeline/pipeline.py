@@ -23,12 +23,14 @@ import structlog
 from account_socket.decode.registry import Registry
 from account_socket.errors import StoreError
 from account_socket.metrics import SIZES, Histogram
-from account_socket.model import AccountUpdate, RawAccount, encode_account
+from account_socket.model import AccountUpdate, Origin, RawAccount, encode_account
 from account_socket.pipeline.ordering import Ordering, Place
 from account_socket.pipeline.queue import CommitQueue
 from account_socket.store.base import Store
 
 PATIENCE_SECONDS = 5.0
+ADMIT_AT_ONCE = 50
+"""States decoded at a stretch (some 2 ms), then everybody else has a turn of the loop."""
 TURN_SECONDS = 0.0015
 """Publishing gives the loop back after this long, so that no connection waits for a large group."""
 LINGER_SECONDS = 0.001
@@ -88,14 +90,18 @@ class Pipeline:
 
     async def admit(self, batch: list[RawAccount]) -> None:
         """Take what arrived, in arrival order; return when there is room for more."""
-        created_at = self._now()
-        updates = [self._update(raw, place, created_at) for raw, place in self._ordering.admit(batch)]
-        if updates:
-            self._idle.clear()
-            self._queue.extend(updates)
-            if self.degraded:
-                self._publish_without_ids()
-                self._queue.shed()
+        for at in range(0, len(batch), ADMIT_AT_ONCE):
+            if at:
+                await asyncio.sleep(0)
+            created_at = self._now()
+            news = self._ordering.admit(batch[at : at + ADMIT_AT_ONCE])
+            updates = [self._update(raw, place, created_at) for raw, place in news]
+            if updates:
+                self._idle.clear()
+                self._queue.extend(updates)
+                if self.degraded:
+                    self._publish_without_ids()
+                    self._queue.shed()
         await self._queue.room()
 
     def _now(self) -> str:
@@ -236,7 +242,8 @@ class Pipeline:
         for update in updates:
             self._publish(_without_id(update) if update.id in refused else update)
             now = time.monotonic()
-            self.latency.observe(now - update.received_at)
+            if update.origin is Origin.LIVE:
+                self.latency.observe(now - update.received_at)
             if now > turn_ends:
                 await asyncio.sleep(0)
                 turn_ends = time.monotonic() + TURN_SECONDS

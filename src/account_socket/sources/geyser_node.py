@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import grpc
+from grpc.aio import AioRpcError
+
 from account_socket import __version__
 from account_socket.endpoints import is_loopback
 from account_socket.sources.geyser import read_first_available, read_slot, read_version, slot_request
-
-# gRPC's core writes lines of its own to stderr, each broken connection in it; what matters of them we log.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-import grpc
-from grpc.aio import AioRpcError
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """grpcio's default is 4 MiB, an account may have 10."""
