@@ -36,7 +36,7 @@ class Options:
 
     def seconds(self, seconds: float) -> float:
         """Scale a duration."""
-        return max(0.1, seconds * self.scale)
+        return max(0.05, seconds * self.scale)
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ NOTHING: Mapping[str, str] = {}
 ANSWER_SECONDS = 120.0
 KEPT_VARIABLES = {"PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH"}
 """PYTHONPATH, so that another tree can be measured: PYTHONPATH=other/src make bench."""
-QUIET_SECONDS = 0.1
-QUIET_CPU_SECONDS = 0.005
+QUIET_SECONDS = 0.05
+QUIET_CPU_SECONDS = 0.0025
 
 
 def build() -> None:
@@ -182,8 +182,8 @@ class Feeder(Tool):
 class Load(Tool):
     """The clients (bench/native/load.c)."""
 
-    def __init__(self, port: int, made: Messages, room: int = 1_000) -> None:
-        super().__init__("load", port, made.keys, room)
+    def __init__(self, port: int, made: Messages, room: int = 1_000, *, receive_bytes: int = 0) -> None:
+        super().__init__("load", port, made.keys, room, receive_bytes)
 
     def connect(self, count: int) -> float:
         """Connect so many more clients; return the seconds. Raises RuntimeError if one is not let in."""

@@ -60,9 +60,12 @@ def main() -> None:
         print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     print()
     print(table(row(name, figure) for name, figure in figures))
+    about["load after"] = f"{os.getloadavg()[0]:.2f}"
     missed = sum(figure.met is False for _, figure in figures)
     judged = sum(figure.met is not None for _, figure in figures)
-    print(f"\n{judged - missed} of {judged} targets met")
+    print(
+        f"\n{judged - missed} of {judged} targets met; load {about['load before']} before, {about['load after']} after"
+    )
     save(arguments.json, about, figures)
 
 

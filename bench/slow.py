@@ -16,6 +16,8 @@ ACCOUNTS = 1_000
 EACH = 100
 RATE = 2_000
 SECONDS = 4.0
+RECEIVE_BYTES = 64 * 1024
+"""Of a stalled client: by default the kernel would take all that is sent in so short a time."""
 MIB = 2**20
 
 
@@ -28,7 +30,7 @@ def measure(options: Options) -> Iterator[Figure]:
         rig.made_messages(ACCOUNTS) as made,
         rig.serving(made) as (server, feeder),
         rig.Load(server.port, made, clients) as good,
-        rig.Load(server.port, made, clients) as bad,
+        rig.Load(server.port, made, clients, receive_bytes=RECEIVE_BYTES) as bad,
     ):
         good.connect(clients - stalled)
         bad.connect(stalled)

@@ -1,7 +1,8 @@
 /*
  * Many WebSocket clients in one thread: they subscribe, count what comes and how long it took.
  *
- *   load PORT KEYS [CONNECTIONS]     KEYS: a file of public keys, one a line; CONNECTIONS: the most there will be
+ *   load PORT KEYS [CONNECTIONS [BYTES]]   KEYS: a file of public keys, one a line; CONNECTIONS: the most there will be;
+ *                                          BYTES: of a socket's receive buffer, else as the kernel thinks fit
  *
  * Commands on stdin, each answered by one line:
  *   connect N                        N more clients               → connected TOTAL NANOSECONDS
@@ -42,7 +43,7 @@ static size_t client_count, client_room, opened, opening;
 static size_t wanted; /* clients to be connected */
 static char (*keys)[48];
 static size_t key_count;
-static int poller, port;
+static int poller, port, receive_bytes;
 static struct {
     uint64_t live, states, acks, errors, bytes, reads, backwards, closed, max_ns;
     uint64_t buckets[64 * STEPS];
@@ -220,6 +221,7 @@ static void connect_more(void) {
         struct client *client = &clients[client_count++];
         client->fd = socket(AF_INET, SOCK_STREAM, 0);
         if (client->fd < 0) die("socket");
+        if (receive_bytes) setsockopt(client->fd, SOL_SOCKET, SO_RCVBUF, &receive_bytes, sizeof receive_bytes);
         if (connect(client->fd, (struct sockaddr *)&address, sizeof address)) die("connect");
         set_nonblocking(client->fd);
         client->out = malloc(sizeof head);
@@ -340,13 +342,14 @@ static void load_keys(const char *path) {
 }
 
 int main(int count, char **arguments) {
-    if (count < 3) return fprintf(stderr, "load PORT KEYS [CONNECTIONS]\n"), 2;
+    if (count < 3) return fprintf(stderr, "load PORT KEYS [CONNECTIONS [BYTES]]\n"), 2;
     struct epoll_event events[512], event = {.events = EPOLLIN};
     setvbuf(stdin, NULL, _IONBF, 0);
     raise_file_limit();
     port = atoi(arguments[1]);
     load_keys(arguments[2]);
     client_room = count > 3 ? strtoul(arguments[3], NULL, 10) : 1000;
+    receive_bytes = count > 4 ? atoi(arguments[4]) : 0;
     clients = calloc(client_room, sizeof *clients);
     poller = epoll_create1(0);
     epoll_ctl(poller, EPOLL_CTL_ADD, 0, &event);

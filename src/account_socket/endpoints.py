@@ -13,6 +13,7 @@ HTTP_PORT, PUBSUB_PORT = 8899, 8900
 _TO_WS = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _TO_HTTP = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _SHORTEST_SECRET = 4
+_SHORTEST_PART = 8
 _TOKEN_SEGMENT = 16
 _MAX_TEXT = 300
 
@@ -97,7 +98,7 @@ class Endpoint:
     def scrub(self, text: str) -> str:
         """Return `text`, cut to 300 characters, with every secret of this URL replaced by `***`."""
         for secret in self._secrets:
-            text = text.replace(secret, "***")
+            text = blank(text, secret)
         return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
 
     def __repr__(self) -> str:
@@ -105,6 +106,17 @@ class Endpoint:
 
     def __str__(self) -> str:
         return self.label
+
+
+def blank(text: str, secret: str) -> str:
+    """Return `text` with `secret` replaced by `***`, also where it is cut short, down to its first 8 characters."""
+    text = text.replace(secret, "***")
+    while len(secret) > _SHORTEST_PART and (at := text.find(secret[:_SHORTEST_PART])) >= 0:
+        end = at
+        while end < len(text) and end - at < len(secret) and text[end] == secret[end - at]:
+            end += 1
+        text = f"{text[:at]}***{text[end:]}"
+    return text
 
 
 def secrets_of(url: str) -> set[str]:

@@ -25,7 +25,7 @@ import structlog
 
 from account_socket.cache.base import Cache
 from account_socket.cache.memory import MemoryCache
-from account_socket.errors import RpcError, SettingsError, scrub_url
+from account_socket.errors import RpcError, SettingsError, StoreError, WrongClusterError, scrub_url
 from account_socket.hub.hub import Hub
 from account_socket.measures import measure_gaps, measure_pipeline, measure_sources, measure_storage
 from account_socket.metrics import Metrics
@@ -57,6 +57,8 @@ EXIT_SECONDS = 9.5
 CLUSTER_CHECK_SECONDS = 3.0
 CLUSTER_RETRY_SECONDS = 10.0
 SOURCE_RESTART_SECONDS = 1.0
+MAX_SLOTS_AHEAD = 150
+"""A state from further ahead of the confirmed slots is refused: believed once, it would freeze the account."""
 READ_SECONDS = 4.5
 """For reading accounts from the nodes, one after the other; below the patience of who waits for them."""
 WATCH_SECONDS = 0.5
@@ -150,7 +152,10 @@ class Service:
             lookup=self._look_up if self._rpcs else None,
         )
         self.hub = Hub(
-            schedule=asyncio.get_running_loop().call_soon, load=self._snapshots.load, trusts=self._snapshots.trusts
+            schedule=asyncio.get_running_loop().call_soon,
+            load=self._snapshots.load,
+            knows=lambda pubkey: self._ordering.mark(pubkey) is not None,
+            trusts=self._snapshots.trusts,
         )
         self.pipeline = Pipeline(
             ordering=self._ordering,
@@ -257,11 +262,17 @@ class Service:
         deadline = READ_SECONDS / max(1, len(self._rpcs))
         for rpc in self._rpcs:
             try:
-                return await rpc.get_multiple_accounts(
+                slot, accounts = await rpc.get_multiple_accounts(
                     pubkeys, at_least=at_least, budget=budget(rpc), deadline=deadline, attempts=attempts
                 )
+                tip = self.readiness.tip_slot or await rpc.get_slot(deadline=deadline)
             except RpcError as error:
                 failure = error
+                continue
+            newest = max((raw.slot for raw in accounts if raw is not None), default=slot)
+            if newest <= tip + MAX_SLOTS_AHEAD:
+                return slot, accounts
+            failure = RpcError(f"{rpc!r} tells of slot {newest}, its tip is {tip}", code=0, retryable=True)
         raise failure
 
     # ---- tasks ---------------------------------------------------------------------------------------------
@@ -324,8 +335,14 @@ class Service:
                 genesis_hash = await rpc.get_genesis_hash(deadline=seconds)
             except RpcError as error:
                 log.warning("cluster not checked yet", node=repr(rpc), error=str(error), hint=error.hint)
-            else:
+                continue
+            try:
                 await self._store.bind(genesis_hash)
+            except WrongClusterError:
+                raise
+            except StoreError as error:
+                log.warning("cluster not checked yet", node=repr(rpc), error=str(error), hint=error.hint)
+            else:
                 self._unchecked.remove(rpc)
         return not self._unchecked
 

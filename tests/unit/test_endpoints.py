@@ -97,3 +97,10 @@ def test_short_values_are_no_secrets() -> None:
 def test_loopback(url: str, loopback: bool) -> None:
     """Only this machine's own names and addresses are loopback."""
     assert is_loopback(url) is loopback
+
+
+def test_a_secret_that_is_cut_short_is_scrubbed() -> None:
+    """A node that repeats the key where the text is cut does not give its beginning away."""
+    endpoint = Endpoint("wss://host/?api-key=SECRETKEYabcdefghijklmnopqrstuvwxyz")
+    assert endpoint.scrub("x SECRETKEYabcdefgh") == "x ***"
+    assert endpoint.scrub("SECRETKEYab…, SECRETKEYabcdefghijklmnopqrstuvwxyz") == "***…, ***"

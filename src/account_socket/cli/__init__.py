@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from importlib import import_module
 from typing import Any
@@ -82,6 +83,8 @@ def main() -> None:
     """Run what the command line says; exit 0 done, 1 failed, 2 wrong usage or settings."""
     # gRPC's core tells stderr of every broken connection, in lines of its own; what matters of them is logged here.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Until a command sets handlers of its own there is nothing to drain.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         _application()()
     except AccountSocketError as error:

@@ -18,10 +18,12 @@ class Message(msgspec.Struct, frozen=True, gc=False, eq=False):
     Attributes:
         frame: the complete WebSocket frame.
         pubkey: the account whose state it carries (a newer one may replace it), or None for an answer.
+        answers: whether it answers a subscribe request: then it belongs behind everything sent before.
     """
 
     frame: bytes
     pubkey: str | None = None
+    answers: bool = False
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -34,12 +36,15 @@ def text_frame(payload: bytes) -> bytes:
     return _LONG(_FIN_TEXT, 127, size) + payload
 
 
-def state_message(pubkey: str, source: str, account_json: bytes, *, event: str = "", stale: bool = False) -> Message:
+def state_message(
+    pubkey: str, source: str, account_json: bytes, *, event: str = "", stale: bool = False, answers: bool = False
+) -> Message:
     """
     Return the message that tells a client the state of `pubkey`.
 
     Args:
         source, event: as in docs/protocol.md; "" for no event.
+        answers: see `Message`.
         stale: upstream is silent or a gap is open, and this state may not be the newest.
     """
     beside = f'"source":"{source}"'
@@ -47,9 +52,8 @@ def state_message(pubkey: str, source: str, account_json: bytes, *, event: str =
         beside += f',"event":"{event}"'
     if stale:
         beside += ',"stale":true'
-    return Message(
-        text_frame(b'{"pubkey":"%b",%b,"account":%b}' % (pubkey.encode(), beside.encode(), account_json)), pubkey
-    )
+    payload = b'{"pubkey":"%b",%b,"account":%b}' % (pubkey.encode(), beside.encode(), account_json)
+    return Message(text_frame(payload), pubkey, answers)
 
 
 def answer_message(payload: bytes) -> Message:

@@ -60,6 +60,7 @@ class Hub:
         schedule: runs a callable at the end of this loop turn (`loop.call_soon`).
         load: starts reading accounts whose newest state is not in memory; must call `settle` for each of them
             later, found or not, within a bounded time.
+        knows: tells whether a state of an account is known, in memory or not.
         trusts: tells whether the state in memory of an account is its newest as far as anybody knows; if not, it
             is loaded although it is in memory.
 
@@ -72,17 +73,19 @@ class Hub:
         *,
         schedule: Callable[[Callable[[], None]], object],
         load: Callable[[Sequence[str]], None],
+        knows: Callable[[str], bool] = lambda _: False,
         trusts: Callable[[str], bool] = lambda _: True,
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
         self._schedule = schedule
         self._load = load
+        self._knows = knows
         self._trusts = trusts
         self._memory_bytes = memory_bytes
         self._states: OrderedDict[str, StoredState] = OrderedDict()
         self._states_bytes = 0
         self._subscribers: dict[str, dict[Outbox, None]] = {}
-        self._waiting: dict[str, list[_Request]] = {}
+        self._waiting: dict[str, list[tuple[_Request, bool]]] = {}
         self._touched: list[Outbox] = []
         self._turn_bytes = 0
         self._flush_scheduled = False
@@ -153,14 +156,13 @@ class Hub:
         for pubkey in pubkeys:
             state = self._states.get(pubkey)
             if pubkey in outbox.pubkeys:
-                if state is not None:
-                    request.answered.found.append(pubkey)
+                self._subscribe_again(request, pubkey)
                 continue
             outbox.pubkeys[pubkey] = None
             self.subscriptions += 1
             if state is not None and (self.stale or self._trusts(pubkey)):
                 self._states.move_to_end(pubkey)
-                self.send(outbox, state_message(pubkey, "cache", state.account_json, stale=self.stale))
+                self.send(outbox, state_message(pubkey, "cache", state.account_json, stale=self.stale, answers=True))
                 self._subscribers.setdefault(pubkey, {})[outbox] = None
                 request.answered.found.append(pubkey)
                 request.answered.stale |= self.stale
@@ -169,10 +171,20 @@ class Hub:
             waiting = self._waiting.setdefault(pubkey, [])
             if not waiting:
                 unread.append(pubkey)
-            waiting.append(request)
+            waiting.append((request, True))
         if unread:
             self._load(unread)
         request.settled()
+
+    def _subscribe_again(self, request: _Request, pubkey: str) -> None:
+        """Answer for an account that the client has already: its state is not sent twice, and precedes the ack."""
+        first = next((each for each, _ in self._waiting.get(pubkey, ()) if each.outbox is request.outbox), None)
+        if first is not None:
+            if first is not request:
+                request.waiting += 1
+                self._waiting[pubkey].append((request, False))
+        elif pubkey in self._states or self._knows(pubkey):
+            request.answered.found.append(pubkey)
 
     def settle(
         self, pubkey: str, state: StoredState | None, source: str, *, foreign: bool = False, stale: bool = False
@@ -192,17 +204,19 @@ class Hub:
             self._answer(pubkey, None, foreign=foreign)
         else:
             self.remember(pubkey, state)
-            self._answer(pubkey, state_message(pubkey, source, state.account_json, stale=stale), stale=stale)
+            message = state_message(pubkey, source, state.account_json, stale=stale, answers=True)
+            self._answer(pubkey, message, stale=stale)
 
     def waits_for(self, pubkey: str) -> bool:
         """Whether a client waits for the first state of `pubkey`."""
         return pubkey in self._waiting
 
     def _answer(self, pubkey: str, message: Message | None, *, foreign: bool = False, stale: bool = False) -> None:
-        for request in self._waiting.pop(pubkey):
+        for request, sends in self._waiting.pop(pubkey):
             self._subscribers.setdefault(pubkey, {})[request.outbox] = None
             if message is not None:
-                self.send(request.outbox, message)
+                if sends:
+                    self.send(request.outbox, message)
                 request.answered.found.append(pubkey)
                 request.answered.stale |= stale
             elif foreign:
@@ -226,9 +240,10 @@ class Hub:
 
     def _withdraw(self, outbox: Outbox, pubkey: str) -> None:
         waiting = self._waiting.get(pubkey, [])
-        for request in [request for request in waiting if request.outbox is outbox]:
-            waiting.remove(request)
-            request.settled()
+        gone = [each for each in waiting if each[0].outbox is outbox]
+        for each in gone:
+            waiting.remove(each)
+            each[0].settled()
         if not waiting:
             self._waiting.pop(pubkey, None)
 

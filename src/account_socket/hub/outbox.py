@@ -108,7 +108,7 @@ class Outbox:
                 continue
             if key in backlog:
                 self.conflated += 1
-                if not self._answers:
+                if message.answers or not self._answers:
                     del backlog[key]
                 # Where an answer waits, the newer state takes the older one's place: a state comes before its ack.
             backlog[key] = message

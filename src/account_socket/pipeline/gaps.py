@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+import msgspec
+
 from account_socket.model import Gap
 
 
@@ -58,6 +60,11 @@ class Gaps:
             self.covered += 1
             return None
         opened = OpenGap(gap)
+        for before in [each for each in self.open if each.gap.source == gap.source]:
+            # One span per source, however often it flaps before anybody can ask the node.
+            self.open.remove(before)
+            opened.attempts += before.attempts
+            opened.gap = msgspec.structs.replace(gap, from_slot=before.gap.from_slot)
         self.open.append(opened)
         self.floor = max(self.floor, gap.to_slot)
         return opened
@@ -73,7 +80,8 @@ class Gaps:
         Args:
             everything: every account was re-read, not only those with subscribers; then `floor` sinks again.
         """
-        self.open.remove(opened)
+        if opened in self.open:  # else a later gap has taken it in
+            self.open.remove(opened)
         self.healed += 1
         if everything and not self.open:
             self.floor = 0

@@ -74,6 +74,7 @@ class Pipeline:
         self._patience = patience
         self._queue = CommitQueue()
         self._stuck_since: float | None = None
+        self._committed_id = ordering.next_id - 1
         self._last_group = (0.0, 0)
         self._idle = asyncio.Event()
         self._idle.set()
@@ -224,6 +225,7 @@ class Pipeline:
         self._publish_without_ids()
 
     def _commit_succeeded(self, group: list[AccountUpdate], seconds: float) -> None:
+        self._committed_id = group[-1].id
         self.group_size.observe(len(group))
         self.commit_seconds.observe(seconds)
         if self.degraded:
@@ -240,7 +242,7 @@ class Pipeline:
     async def _publish_all(self, updates: list[AccountUpdate], refused: set[int]) -> None:
         turn_ends = time.monotonic() + TURN_SECONDS
         for update in updates:
-            self._publish(_without_id(update) if update.id in refused else update)
+            self._publish(self._without_id(update) if update.id in refused else update)
             now = time.monotonic()
             if update.origin is Origin.LIVE:
                 self.latency.observe(now - update.received_at)
@@ -250,7 +252,25 @@ class Pipeline:
 
     def _publish_without_ids(self) -> None:
         for update in self._queue.unpublished():
-            self._publish(_without_id(update))
+            self._publish(self._without_id(update))
+
+    def _without_id(self, update: AccountUpdate) -> AccountUpdate:
+        """Return `update` as it is published while its id is not durable; nor is any id that was not committed."""
+        durable = update.prev_id is not None and update.prev_id <= self._committed_id
+        account_json = encode_account(
+            id=None,
+            pubkey=update.pubkey,
+            slot=update.slot,
+            account_type=update.account_type,
+            owner=update.owner,
+            lamports=update.lamports,
+            data_json=update.data_json,
+            created_at=update.created_at,
+            prev_id=update.prev_id if durable else None,
+            closed=update.closed,
+            signature=update.signature,
+        )
+        return msgspec.structs.replace(update, account_json=account_json)
 
     async def drain(self, seconds: float) -> bool:
         """Wait until all that was admitted is committed and published; False when `seconds` did not suffice."""
@@ -270,21 +290,3 @@ class Pipeline:
             "shed": self._queue.shed_total,
             "refused": self.refused,
         }
-
-
-def _without_id(update: AccountUpdate) -> AccountUpdate:
-    """Return `update` as it is published while its id is not durable."""
-    account_json = encode_account(
-        id=None,
-        pubkey=update.pubkey,
-        slot=update.slot,
-        account_type=update.account_type,
-        owner=update.owner,
-        lamports=update.lamports,
-        data_json=update.data_json,
-        created_at=update.created_at,
-        prev_id=update.prev_id,
-        closed=update.closed,
-        signature=update.signature,
-    )
-    return msgspec.structs.replace(update, account_json=account_json)

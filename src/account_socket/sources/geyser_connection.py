@@ -32,8 +32,8 @@ DEBOUNCE_SECONDS = 0.25
 ASK_INTERVAL_SECONDS = 1.0
 
 LINGER_SECONDS = 0.002
-LINGER_ABOVE = 4
-"""A batch of more than these means a busy stream: what comes within the next moments is handed over together."""
+"""gRPC gives messages one by one. On a busy stream, where the last batch was handed over so short a time ago, what
+comes within this time is one batch."""
 
 _PING_NUMBER = 2
 _TICKS = 20
@@ -184,24 +184,24 @@ class GeyserConnection:
 
     async def _hand_over(self, deliver: Deliver) -> None:
         session, status = self._session, self._status
-        busy = False
+        handed_at = float("-inf")
         while session.waiting or not self._ended:
             if not session.waiting:
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            if busy and not session.full and not self._ended:
+            if monotonic() - handed_at < LINGER_SECONDS and not session.full and not self._ended:
                 await asyncio.sleep(LINGER_SECONDS)
             ahead = session.slot_ahead
             accounts = session.take_accounts()
             self._room.set()
-            busy = len(accounts) > LINGER_ABOVE
             if ahead:
                 accounts = await self._judge(accounts)
             if accounts:
                 status.notifications += len(accounts)
                 status.last_update_slot = accounts[-1].slot
                 await deliver(accounts)
+            handed_at = monotonic()
 
     async def _judge(self, accounts: list[RawAccount]) -> list[RawAccount]:
         """Return those accounts whose slot the tip allows, after asking for a newer tip if one does not."""

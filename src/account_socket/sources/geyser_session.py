@@ -272,4 +272,5 @@ class GeyserSession:
         if retraction.unknown:
             count = len(retraction.unknown)
             reason = f"slot {retraction.slot} died; {count} accounts that it wrote were not seen before"
-            self._report_gap(max(0, retraction.slot - 1), max(self._newest_slot, retraction.slot) + 1, reason)
+            # From None: another upstream that read all the while does not know what the fork took along either.
+            self._report_gap(None, max(self._newest_slot, retraction.slot) + 1, reason)

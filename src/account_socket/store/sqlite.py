@@ -110,7 +110,8 @@ class SqliteStore(Store):
     def _take_lock(self) -> None:
         if self._lock is not None:
             return
-        name = self._path.with_name(self._path.name + ".lock")
+        real = self._path.resolve()  # two names of one file must meet at one lock
+        name = real.with_name(real.name + ".lock")
         try:
             lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:

@@ -22,7 +22,7 @@ def filters(level: int = pb.PROCESSED, *, slots: bool = True, **fields: object) 
     return parse_filters(request)
 
 
-def passes(account: RawAccount, **fields: object) -> bool:
+def passes(account: RawAccount, /, **fields: object) -> bool:
     return filters(**fields).account_names(account) == ["a"]
 
 

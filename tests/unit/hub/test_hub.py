@@ -142,6 +142,38 @@ def test_subscribing_again_sends_the_ack_only() -> None:
     assert hub.subscriptions == 1
 
 
+def test_subscribing_again_while_the_state_is_read_waits_for_it() -> None:
+    """A second request for an account whose state is still being read is acked after it, and sends it once."""
+    hub, loop, _ = make()
+    client = Client(hub)
+    client.subscribe(KEY_A)
+    client.subscribe(KEY_A)
+    assert client.acks == []
+    hub.settle(KEY_A, StoredState(3, b'{"id":3}'), "database")
+    loop.turn()
+    assert client.received == [("database", 3), "ack", "ack"]
+    assert client.acks == [([KEY_A], []), ([KEY_A], [])]
+
+
+def test_a_client_that_is_behind_gets_the_state_of_a_new_subscription_behind_the_old_ones_end() -> None:
+    """While behind: unsubscribe, subscribe again: the state leaves after the first's ack and before the second's."""
+    hub, loop, _ = make()
+    client = Client(hub)
+    client.writable = False
+    hub.publish(update(1))
+    client.subscribe(KEY_A)
+    loop.turn()
+    hub.unsubscribe(client.outbox, [KEY_A])
+    hub.answer(client.outbox, b'{"type":"gone"}')
+    hub.publish(update(2))
+    client.subscribe(KEY_A)
+    loop.turn()
+    client.writable = True
+    hub.touch(client.outbox)
+    loop.turn()
+    assert client.received[-3:] == ["gone", ("cache", 2), "ack"]
+
+
 def test_nothing_comes_after_unsubscribing_even_while_a_state_is_being_read() -> None:
     """Unsubscribing acks what waits and lets nothing of the account through."""
     hub, loop, _ = make()

@@ -39,9 +39,19 @@ def test_a_source_that_came_back_too_late_or_is_gone_covers_nothing() -> None:
 def test_healing_for_subscribers_only_leaves_the_rest_doubtful() -> None:
     """Only when everything was re-read are all states trusted again."""
     gaps = Gaps()
-    first, second = gaps.report(gap("a", 5, 20)), gaps.report(gap("a", 30, 40))
+    first, second = gaps.report(gap("a", 5, 20)), gaps.report(gap("b", 10, 40))
     gaps.close(first, everything=False)
     assert not gaps.trusts(39)
     gaps.close(second, everything=True)
     assert gaps.trusts(0)
     assert (gaps.healed, gaps.open) == (2, [])
+
+
+def test_a_source_that_flaps_has_one_gap() -> None:
+    """Interruptions that follow each other before healing are one span, from the first's beginning."""
+    gaps = Gaps()
+    first = gaps.report(gap("a", 5, 20))
+    last = gaps.report(gap("a", 30, 40))
+    assert [each.gap for each in gaps.open] == [gap("a", 5, 40)]
+    gaps.close(first, everything=False)
+    assert gaps.open == [last]
