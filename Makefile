@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# Two at a time: most tests wait for sockets and timers.
+PYTEST := $(BIN)/pytest -q -n 2 --dist worksteal
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -21,7 +23,7 @@ demo: install ## a local node replaying a recording, and the server on it: no ne
 	@exec $(BIN)/account-socket demo
 
 test: install-dev ## the whole test suite
-	$(BIN)/pytest
+	$(PYTEST)
 
 soak: install-dev ## the tests that take minutes
 	$(BIN)/pytest -m soak -s
@@ -30,7 +32,7 @@ check: install-dev ## format, lint, types, tests: what CI runs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(PYTEST)
 
 format: install-dev ## put every file into the project's format
 	$(BIN)/ruff format .

@@ -49,7 +49,7 @@ class ServerProcess:
         """Start it and wait until it says where it listens."""
         clean = {key: value for key, value in os.environ.items() if key in {"PATH", "HOME", "LANG", "TMPDIR"}}
         self.url = ""
-        seen = len(self.stderr)
+        seen, seen_on_stdout = len(self.stderr), len(self.stdout)
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -67,7 +67,7 @@ class ServerProcess:
         ]
         async with asyncio.timeout(20):
             while not self.url:
-                match = READY.search(self.stderr, seen) or READY.search(self.stdout)
+                match = READY.search(self.stderr, seen) or READY.search(self.stdout, seen_on_stdout)
                 if match:
                     self.url = match[0].decode()
                 elif self.process.returncode is not None:

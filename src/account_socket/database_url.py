@@ -46,8 +46,7 @@ def parse_database_url(url: str) -> SqliteUrl:
             "PostgreSQL is not available in this version", hint=f"DATABASE_URL names a SQLite file, {_EXAMPLE}"
         )
     if scheme != "sqlite" or not colon:
-        shown = scrub_url(url) if colon else url
-        raise SettingsError(f"{shown!r} is not a database URL", hint=f"write it with its scheme, {_EXAMPLE}")
+        raise SettingsError("this is not a database URL", hint=f"write it with its scheme, {_EXAMPLE}")
     database, _, query = rest.removeprefix("//").partition("?")
     mode = _mode(url, query)
     if database == ":memory:" or mode == "memory":

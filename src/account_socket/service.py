@@ -286,6 +286,7 @@ class Service:
                 self.pipeline.run(),
                 self._snapshots.run(),
                 self._healer.run(),
+                self._healer.reconcile(self._settings.reconcile_seconds),
                 self._retention.run(),
                 self._know_cluster(),
                 self._watch_sources(),

@@ -92,6 +92,16 @@ class Settings(BaseSettings):
     rpc_lookups_per_second: Annotated[
         float, Gt(0), Le(100_000), About("budget of the reads that clients cause", "requests/s")
     ] = 20
+    reconcile_seconds: Annotated[
+        float,
+        Ge(1),
+        Le(86_400),
+        About(
+            "how often accounts with subscribers are read from the node again: PubSub does not tell of closed "
+            "accounts. More accounts than `RPC_MAX_RPS` allows for (100 a request) take longer",
+            "seconds",
+        ),
+    ] = 60
     geyser_url: Annotated[
         str | None,
         AfterValidator(values.geyser_url),

@@ -270,6 +270,26 @@ async def resumes(node: Devnode, client: Client, *, within: float) -> None:
         await streams(client)
 
 
+async def test_a_close_is_told_within_the_reconcile_time(tmp_path: Path) -> None:
+    """PubSub does not tell of a close; the re-read does, and a re-opened account comes alive again."""
+    async with Devnode(RECORDING, rate=400, loop=True) as node:
+        env = {**upstream(node), "RECONCILE_SECONDS": "1"}
+        async with ServerProcess(tmp_path, env) as server, Client(server.url) as client:
+            await until(lambda: len(node._ledger) >= 20, seconds=15)
+            node.pause()
+            account = node._ledger.get(min(node._ledger._accounts))
+            assert account is not None
+            await subscribe_all(client, [account.pubkey])
+            node.close_account(account.pubkey)
+            await until(lambda: client.updates[-1]["account"].get("closed"), seconds=15)
+            closed = client.updates[-1]["account"]
+            assert closed["data_json"] is None
+            assert closed["account_type"] == client.updates[0]["account"]["account_type"]
+            node.write(msgspec.structs.replace(account, slot=0))
+            await until(lambda: client.updates[-1]["account"]["data_json"] is not None, seconds=15)
+            assert "closed" not in client.updates[-1]["account"]
+
+
 async def test_health_readiness_and_metrics_tell_the_truth(tmp_path: Path) -> None:
     """/healthz, /readyz and /metrics answer on the same port, and readiness follows upstream."""
     async with Devnode(RECORDING, rate=100, loop=True) as node:

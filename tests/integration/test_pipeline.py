@@ -312,7 +312,7 @@ async def test_a_burst_is_committed_in_few_groups_and_published_in_order(tmp_pat
         await here.pipeline.admit([raw(f"key-{n}", slot=1, data=b"x") for n in range(count)])
         await until(lambda: len(here.published) == count, seconds=15)
         assert [update.id for update in here.published] == list(range(1, count + 1))
-        assert here.store.statistics()["commits"] <= 3
+        assert here.store.statistics()["commits"] <= 2 + count / 25
 
 
 GAP = Gap("rpc-0", from_slot=5, to_slot=20, reason="dropped")

@@ -146,7 +146,7 @@ def test_flags_only(env_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("REDIS_URL", f"redis://:{KEY}@host/name", "not a number"),
         ("REDIS_URL", f"redis://:{KEY}@host:99999", "REDIS_URL"),
         ("REDIS_URL", "unix://", "no socket"),
-        ("DATABASE_URL", "account.db", "is not a database URL"),
+        ("DATABASE_URL", "account.db", "this is not a database URL"),
         ("DATABASE_URL", f"postgresql://u:{KEY}@host/db", "PostgreSQL is not available in this version"),
         ("GEYSER_URL", f"https://host:443/?token={KEY}", "belongs into GEYSER_X_TOKEN"),
         ("GEYSER_URL", f"https://host:443/{KEY}{KEY}", "https://host:443/***"),

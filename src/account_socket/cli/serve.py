@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from account_socket import logs
 from account_socket.cli.flags import load_with_upstream, with_settings
-from account_socket.cli.process import explaining_the_port, run_until_signal, talk
+from account_socket.cli.process import emit, explaining_the_port, run_until_signal
 
 
 @with_settings()
@@ -26,4 +26,4 @@ def serve(flags: dict[str, str]) -> None:
     from account_socket import service  # noqa: PLC0415  (every backend: only a server that starts loads them)
 
     with explaining_the_port(settings.websocket_host, settings.websocket_port):
-        run_until_signal(service.serve(settings, on_ready=lambda url: talk(f"listening on {url}")))
+        run_until_signal(service.serve(settings, on_ready=lambda url: emit(f"listening on {url}")))

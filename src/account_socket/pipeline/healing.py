@@ -53,11 +53,11 @@ class Healer:
         self._reread = reread
         self._admit = admit
         self._wanted = asyncio.Event()
-        self._told_stale: set[str] = set()
+        self._doubtful: set[str] = set()
 
     def recheck(self, pubkeys: Iterable[str]) -> None:
-        """Take accounts that a client was told as stale."""
-        self._told_stale.update(pubkeys)
+        """Take accounts to be re-read if somebody is subscribed to them."""
+        self._doubtful.update(pubkeys)
         self._wanted.set()
 
     def report(self, gap: Gap) -> None:
@@ -70,7 +70,9 @@ class Healer:
         elif not self._known():
             self._gaps.close(opened, everything=True)
         else:
-            log.warning(
+            # At the first connection that is only what the last run, or nobody, could see.
+            note = log.info if gap.from_slot is None else log.warning
+            note(
                 "writes may have been missed",
                 source=gap.source,
                 from_slot=gap.from_slot,
@@ -98,16 +100,22 @@ class Healer:
             else:
                 backoff.reset()
 
+    async def reconcile(self, every: float) -> None:
+        """Have all subscribed accounts re-read every so many seconds, until cancelled: PubSub tells of no closes."""
+        while True:
+            await asyncio.sleep(every)
+            self.recheck(self._subscribed())
+
     async def _heal(self) -> None:
         """Re-read what concerns somebody. Raises SourceError; what was re-read until then is admitted."""
         opened = list(self._gaps.open)
-        told_stale, self._told_stale = self._told_stale, set()
+        doubtful, self._doubtful = self._doubtful, set()
         subscribed = set(self._subscribed())
-        pubkeys = list(subscribed if opened else told_stale & subscribed)
+        pubkeys = list(subscribed if opened else doubtful & subscribed)
         try:
             await self._read_again(pubkeys, self._gaps.floor)
         except SourceError:
-            self._told_stale |= told_stale
+            self._doubtful |= doubtful
             raise
         for each in opened:
             self._gaps.close(each, everything=False)
