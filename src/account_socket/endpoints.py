@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
-from account_socket.errors import SettingsError, scrub_url
+from account_socket.errors import SettingsError, is_token, scrub_url
 
 HTTP_PORT, PUBSUB_PORT = 8899, 8900
 """A plain Solana node serves HTTP JSON-RPC and PubSub on these; providers serve both on one port."""
@@ -14,7 +14,6 @@ _TO_WS = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _TO_HTTP = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _SHORTEST_SECRET = 4
 _SHORTEST_PART = 8
-_TOKEN_SEGMENT = 16
 _MAX_TEXT = 300
 
 
@@ -128,7 +127,7 @@ def secrets_of(url: str) -> set[str]:
     user, password = parts.username or "", parts.password or ""
     found = {user, password, *(pair.partition("=")[2] for pair in parts.query.split("&"))}
     found |= {pair for pair in parts.query.split("&") if "=" not in pair}
-    found |= {segment for segment in parts.path.split("/") if len(segment) >= _TOKEN_SEGMENT}
+    found |= {segment for segment in parts.path.split("/") if is_token(segment)}
     found |= {unquote(secret) for secret in found}
     if user or password:
         found.add(b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode())

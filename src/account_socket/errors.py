@@ -76,6 +76,11 @@ class LayoutError(AccountSocketError):
     """An IDL does not compile to a decoder."""
 
 
+def is_token(segment: str) -> bool:
+    """Whether a segment of a path looks like a key: long, or shorter with a digit in it."""
+    return len(segment) >= 16 or (len(segment) >= 8 and any(map(str.isdigit, segment)))
+
+
 def scrub_url(url: str) -> str:
     """
     Return `url` without what may be secret: user info, every query value, and long path segments (tokens).
@@ -91,6 +96,6 @@ def scrub_url(url: str) -> str:
     if ":" in host:
         host = f"[{host}]"
     user = "***@" if parts.username or parts.password else ""
-    path = "/".join("***" if len(segment) >= 16 else segment for segment in parts.path.split("/"))
+    path = "/".join("***" if is_token(segment) else segment for segment in parts.path.split("/"))
     query = "&".join(f"{pair.split('=', 1)[0]}=***" for pair in parts.query.split("&")) if parts.query else ""
     return urlunsplit((parts.scheme, f"{user}{host}{port}", path, query, ""))

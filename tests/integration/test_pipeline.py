@@ -293,6 +293,26 @@ async def test_a_state_that_is_being_committed_is_never_older_than_the_stream(tm
         assert [(each["source"], each["account"]["slot"]) for each in client.messages] == [("realtime", 2)]
 
 
+async def test_a_state_that_is_committed_but_not_published_yet_comes_once(tmp_path: Path) -> None:
+    """Subscribing between the commit of an update and its fan-out yields that update once."""
+    async with rig(tmp_path / "account.db", patience=5) as here:
+        publish_all, go = here.pipeline._publish_all, asyncio.Event()
+
+        async def publish_later(updates: list[AccountUpdate], refused: set[int]) -> None:
+            await go.wait()
+            await publish_all(updates, refused)
+
+        here.pipeline._publish_all = publish_later  # type: ignore[method-assign]
+        await here.pipeline.admit([raw(slot=1, data=b"1")])
+        await until(lambda: here.store.statistics()["commits"] == 1)
+        client = here.subscribe(KEY_A)
+        await asyncio.sleep(0.2)
+        go.set()
+        await until(lambda: client.acks)
+        await asyncio.sleep(0.05)
+        assert [(each["source"], each["account"]["id"]) for each in client.messages] == [("realtime", 1)]
+
+
 async def test_without_space_history_stops_and_state_goes_on(tmp_path: Path) -> None:
     """With history off an update is published with its id and the state is stored, without a row of history."""
     database = tmp_path / "account.db"

@@ -65,6 +65,7 @@ class Hub:
             is loaded although it is in memory.
 
     Attributes:
+        published_id: the id of the newest update that was published.
         stale: upstream is silent: what is known is told at once, and said to be stale.
     """
 
@@ -91,6 +92,7 @@ class Hub:
         self._flush_scheduled = False
         self.stale = False
         self.published = 0
+        self.published_id = 0
         self.messages = 0
         self.subscriptions = 0
 
@@ -100,6 +102,7 @@ class Hub:
         """Send `update` to whoever asked for its account; it is that account's newest state from now on."""
         pubkey = update.pubkey
         self.published += 1
+        self.published_id = update.id
         self.remember(pubkey, StoredState(update.id, update.account_json))
         subscribers = self._subscribers.get(pubkey)
         waiting = pubkey in self._waiting

@@ -57,6 +57,7 @@ class Snapshots:
         patience: float = PATIENCE_SECONDS,
     ) -> None:
         self._ordering = ordering
+        self._first_id = ordering.next_id
         self._gaps = gaps
         self._cache = cache
         self._store = store
@@ -147,12 +148,16 @@ class Snapshots:
         for pubkey in pubkeys:
             state = states.get(pubkey)
             mark = self._ordering.mark(pubkey)
-            if state is not None and mark is not None and state.id == mark.id:
+            if state is not None and mark is not None and state.id == mark.id and self._was_published(state.id):
                 stale = self.hub.stale or not self._gaps.trusts(mark.slot)
                 self.hub.settle(pubkey, state, source, stale=stale)
             elif self.hub.waits_for(pubkey):
                 missing.append(pubkey)
         return missing
+
+    def _was_published(self, id: int) -> bool:
+        # What is committed and not published yet is about to come by itself; told from here it would come twice.
+        return id < self._first_id or id <= self.hub.published_id
 
     # ---- accounts that only the node may know --------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from account_socket.metrics import Metrics
 from account_socket.server.handshake import error_body
@@ -95,7 +95,7 @@ def _explain(error: web.HTTPError, request: web.Request) -> str:
 class HttpProtocol(RequestHandler):
     """One HTTP connection, with errors of the HTTP layer itself (a malformed head) as JSON too."""
 
-    __slots__ = ()
+    __slots__ = ("_broken",)
 
     def __init__(self, server: web.Server, *, head_seconds: float, linger_seconds: float) -> None:
         """
@@ -112,6 +112,20 @@ class HttpProtocol(RequestHandler):
             lingering_time=linger_seconds,
             logger=log,
         )
+        self._broken = False
+
+    def data_received(self, data: bytes) -> None:
+        """Take what arrived (asyncio); what follows a malformed request is not looked at."""
+        if self._broken:
+            return
+        super().data_received(data)
+        # aiohttp would go on parsing and queue an error, with the bytes that made it, for each piece that comes.
+        self._broken = bool(self._messages) and isinstance(self._messages[-1][0], _ErrInfo)
+
+    @property
+    def reading_paused(self) -> bool:
+        """Whether it has asked its transport to stop reading for a while."""
+        return bool(self._reading_paused)
 
     def handle_error(
         self,

@@ -21,6 +21,8 @@ from account_socket.server.http import HttpProtocol, Readiness, error_response, 
 from account_socket.server.limits import Limits
 
 BACKLOG = 4096
+HTTP_SLICE_BYTES = 1024
+"""aiohttp takes a slice as a whole; one full of one-byte chunks costs about a turn's time (server/turns.py)."""
 SPARE_SOCKETS = 1024
 """How many sockets beyond `max_connections` may be open for HTTP, unfinished heads and refusals."""
 TICK_SECONDS = 0.25
@@ -39,7 +41,7 @@ class Front(asyncio.Protocol):
     request on the same connection upgrades.
     """
 
-    __slots__ = ("_head", "_http", "_listener", "_refused", "_transport", "_waits")
+    __slots__ = ("_head", "_http", "_listener", "_refused", "_transport", "_unread", "_waits")
 
     _transport: asyncio.Transport
 
@@ -49,6 +51,7 @@ class Front(asyncio.Protocol):
         self._http: HttpProtocol | None = None
         self._refused = False
         self._waits = False
+        self._unread = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a new connection (asyncio)."""
@@ -58,7 +61,9 @@ class Front(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what arrived (asyncio)."""
         if self._http is not None:
-            self._http.data_received(data)
+            self._unread += data
+            if not self._waits:
+                self._feed_http()
         elif not self._refused:
             self._head += data
             turns = self._listener.clients.turns
@@ -68,6 +73,22 @@ class Front(asyncio.Protocol):
                 self._waits = True
                 self._transport.pause_reading()
                 turns.wait(self._judge_later)
+
+    def _feed_http(self) -> None:
+        """Feed HTTP what arrived, in slices, as long as clients' input has time."""
+        self._waits = False
+        turns = self._listener.clients.turns
+        while self._unread and self._http is not None:
+            if turns.time_is_up():
+                self._waits = True
+                self._transport.pause_reading()
+                turns.wait(self._feed_http)
+                return
+            data = bytes(self._unread[:HTTP_SLICE_BYTES])
+            del self._unread[:HTTP_SLICE_BYTES]
+            self._http.data_received(data)
+        if self._http is not None and not self._http.reading_paused and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _judge_later(self) -> None:
         self._waits = False
@@ -90,7 +111,8 @@ class Front(asyncio.Protocol):
         self._head.clear()
         self._http = self._listener.make_http()
         self._http.connection_made(self._transport)
-        self._http.data_received(data)
+        self._unread += data
+        self._feed_http()
 
     def upgrade(self, head: bytes, early: bytes) -> None:
         """Turn the connection into a WebSocket client's, or refuse; `early` is what came behind the head."""
@@ -110,6 +132,8 @@ class Front(asyncio.Protocol):
         http.set_parser(early)  # type: ignore[arg-type]  # gets what was read after the request that upgrades
         http.transport = None  # else it would close what is no longer its own
         http.connection_lost(None)
+        early.data += self._unread
+        self._unread.clear()
         return bytes(early.data)
 
     def _refuse(self, response: bytes) -> None:
@@ -131,6 +155,9 @@ class Front(asyncio.Protocol):
     def eof_received(self) -> None:
         """Take that no more will come; the transport closes after what is written (asyncio)."""
         if self._http is not None:
+            if self._unread:
+                self._http.data_received(bytes(self._unread))
+                self._unread.clear()
             self._http.eof_received()
 
     def pause_writing(self) -> None:
@@ -146,6 +173,7 @@ class Front(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Take that the connection is gone (asyncio)."""
         self._listener.gone(self)
+        self._unread.clear()
         if self._http is not None:
             self._http.connection_lost(exc)
 

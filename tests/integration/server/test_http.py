@@ -176,3 +176,12 @@ async def test_a_handler_that_fails(served: Served, monkeypatch: pytest.MonkeyPa
         async with http.get("/healthz") as response:
             assert response.status == 200
     await until(lambda: served.listener.clients.sockets == 0)
+
+
+async def test_garbage_behind_a_request_is_not_kept(served: Served) -> None:
+    """However much follows a malformed request, its connection is answered 400 once and holds on to nothing."""
+    async with raw_client(served, shake=False) as client:
+        client.send(b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\na" + b"z" * 200_000)
+        answer = await client.read_rest()
+        assert answer.count(b"HTTP/1.1 ") <= 2
+        assert answer.startswith(b"HTTP/1.1 405")
