@@ -21,7 +21,7 @@ from account_socket.server.http import HttpProtocol, Readiness, error_response, 
 from account_socket.server.limits import Limits
 
 BACKLOG = 4096
-HTTP_SLICE_BYTES = 1024
+HTTP_SLICE_BYTES = 256
 """aiohttp takes a slice as a whole; one full of one-byte chunks costs about a turn's time (server/turns.py)."""
 SPARE_SOCKETS = 1024
 """How many sockets beyond `max_connections` may be open for HTTP, unfinished heads and refusals."""

@@ -183,5 +183,5 @@ async def test_garbage_behind_a_request_is_not_kept(served: Served) -> None:
     async with raw_client(served, shake=False) as client:
         client.send(b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\na" + b"z" * 200_000)
         answer = await client.read_rest()
-        assert answer.count(b"HTTP/1.1 ") <= 2
-        assert answer.startswith(b"HTTP/1.1 405")
+        assert answer.count(b"HTTP/1.") <= 2
+        assert answer.count(b"bad_request") == 1
