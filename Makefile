@@ -16,7 +16,7 @@ install: $(VENV)/installed-run ## make .venv and install the locked dependencies
 
 install-dev: $(VENV)/installed-dev ## the same with what tests and checks need
 
-run: install ## the server if RPC_URL is set (environment or .env), else the demo
+run: install ## the server if RPC_URL or GEYSER_URL is set (environment or .env), else the demo
 	@exec $(BIN)/account-socket run
 
 demo: install ## a local node replaying a recording, and the server on it: no network, no key
