@@ -182,6 +182,12 @@ class Service:
             reserve_bytes=settings.disk_reserve_mb * 1024 * 1024,
             write_history=self._write_history,
         )
+        await self._listen(identity.epoch)
+        log.info("server started", url=self.url, database=settings.database_url, epoch=identity.epoch)
+
+    async def _listen(self, epoch: str) -> None:
+        """Open the port, with what it tells of all parts."""
+        settings = self._settings
         self.readiness = Readiness(
             self.sources,
             stale_after=settings.stale_after_seconds,
@@ -191,7 +197,7 @@ class Service:
             settings.websocket_host,
             settings.websocket_port,
             hub=self.hub,
-            epoch=identity.epoch,
+            epoch=epoch,
             readiness=self.readiness.report,
             metrics=self.metrics,
             limits=_limits(settings),
@@ -202,7 +208,6 @@ class Service:
         measure_storage(self.metrics, self._store, self._cache)
         await self._listener.start()
         _warn_if_open(settings.websocket_host)
-        log.info("server started", url=self.url, database=settings.database_url, epoch=identity.epoch)
 
     @property
     def url(self) -> str:
