@@ -45,7 +45,7 @@ CASES = (
     Case(1_000, 4, 100),
     Case(1_000, 16, 240, per_frame=0.3, coalesced=1.3),
 )
-SECONDS = 1.0
+SECONDS = 0.8
 
 
 def measure(options: Options) -> Iterator[Figure]:

@@ -71,12 +71,12 @@ def measure_case(case: Case, made: Messages, options: Options, cache_url: str) -
         load.subscribe(range(case.clients), 0, made.accounts)
         parts = (server, feeder, load)
         resident = []
-        for _ in range(case.repetitions or options.repetitions):
-            full_speed(parts, options.seconds(options.ingest_seconds), found, case.clients)
-            resident.append(server.resident_bytes / MIB)
         for _ in range(options.repetitions):
             for rate in case.rates:
                 latency(parts, rate, options.seconds(LATENCY_SECONDS), found)
+        for _ in range(case.repetitions or options.repetitions):
+            full_speed(parts, options.seconds(options.ingest_seconds), found, case.clients)
+            resident.append(server.resident_bytes / MIB)
     yield Figure(f"{case.name}: updates", "/s", found["rate"], case.target, ">=")
     yield Figure(f"{case.name}: server CPU an update", "µs", found["cpu"])
     yield Figure(f"{case.name}: updates a commit", "", found["group"], judge=">=")

@@ -120,6 +120,8 @@ async def run(directory: Path, *, stalled: int, seconds: float, env: dict[str, s
         node.pause()
         again.set()
         await asyncio.sleep(2)
+        if "SLOW_CONSUMER_SECONDS" in env:
+            await until(lambda: all(reader.close_code for reader in readers[:stalled]), seconds=20)
         for reader, latencies in zip(readers[stalled:], healthy, strict=True):
             reader.latencies = latencies
         assert await server.stop() == 0
