@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any
@@ -29,7 +29,7 @@ from account_socket.errors import RpcError, SettingsError, StoreError, WrongClus
 from account_socket.hub.hub import Hub
 from account_socket.measures import measure_gaps, measure_pipeline, measure_sources, measure_storage
 from account_socket.metrics import Metrics
-from account_socket.model import AccountUpdate, Gap, RawAccount, StoredState
+from account_socket.model import AccountUpdate, Gap, StoredState
 from account_socket.pipeline.gaps import Gaps
 from account_socket.pipeline.healing import Healer
 from account_socket.pipeline.ordering import Ordering
@@ -42,11 +42,10 @@ from account_socket.server.listener import Listener
 from account_socket.server.readiness import Readiness
 from account_socket.settings import Settings
 from account_socket.sources.base import Datasource
-from account_socket.sources.budget import Budget
-from account_socket.sources.rpc_http import RpcHttp
-from account_socket.sources.rpc_websocket import RpcWebSocket
+from account_socket.sources.nodes import Nodes
 from account_socket.store.base import Store
 from account_socket.store.sqlite import SqliteStore
+from account_socket.upstreams import Timing, make_rpcs, make_sources
 
 SWITCH_INTERVAL = 0.0005
 """Seconds. The writer thread gives the GIL back at each step; at Python's 5 ms a busy loop starves it."""
@@ -56,13 +55,7 @@ EXIT_SECONDS = 9.5
 """A drain ends within 10 s, whatever hangs."""
 CLUSTER_CHECK_SECONDS = 3.0
 CLUSTER_RETRY_SECONDS = 10.0
-SOURCE_RESTART_SECONDS = 1.0
-MAX_SLOTS_AHEAD = 150
-"""A state from further ahead of the confirmed slots is refused: believed once, it would freeze the account."""
-READ_SECONDS = 4.5
-"""For reading accounts from the nodes, one after the other; below the patience of who waits for them."""
-WATCH_SECONDS = 0.5
-"""How soon the sources hear of which accounts clients are subscribed to."""
+
 
 log = structlog.get_logger("account_socket.service")
 
@@ -104,33 +97,15 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = 
 class Service:
     """One server: everything between the upstream's bytes and the clients' sockets."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, timing: Timing | None = None) -> None:
         self._settings = settings
+        self._timing = timing = timing or Timing()
         self._registry = load_programs()
         self._store: Store = SqliteStore(settings.database_url, readers=settings.database_max_connections)
         self._cache: Cache = MemoryCache(ttl=settings.cache_ttl_seconds)
-        self._rpcs = [
-            RpcHttp(
-                url,
-                max_rps=settings.rpc_max_rps,
-                name=f"rpc-{number}",
-                lookups_per_second=settings.rpc_lookups_per_second,
-                commitment=settings.commitment,
-            )
-            for number, url in enumerate(settings.rpc_http_urls)
-        ]
-        self.sources: Sequence[Datasource] = [
-            RpcWebSocket(
-                url,
-                name=f"rpc-{number}",
-                programs=list(self._registry.programs),
-                commitment=settings.commitment,
-                rpc=rpc,
-            )
-            for number, (url, rpc) in enumerate(zip(settings.rpc_url, self._rpcs, strict=True))
-        ]
-        if settings.geyser_url:
-            self.sources = [*self.sources, _yellowstone(settings, settings.geyser_url, self._registry.programs)]
+        self._rpcs = make_rpcs(settings)
+        self.sources = make_sources(settings, self._registry.programs, self._rpcs, timing)
+        self._nodes = Nodes(self._rpcs, lambda: self.readiness.tip_slot)
         self._unchecked = list(self._rpcs)
         self.metrics = Metrics()
 
@@ -149,7 +124,7 @@ class Service:
             gaps=self._gaps,
             cache=self._cache,
             store=self._store,
-            lookup=self._look_up if self._rpcs else None,
+            lookup=self._nodes.look_up if self._rpcs else None,
         )
         self.hub = Hub(
             schedule=asyncio.get_running_loop().call_soon,
@@ -165,12 +140,13 @@ class Service:
             keep=self._cache.put,
             amend=self._amend,
             last_created_at=identity.last_created_at,
+            patience=self._timing.commit,
         )
         self._healer = Healer(
             self._gaps,
             known=lambda: len(self._ordering) > 0,
             subscribed=self.hub.subscribed_pubkeys,
-            reread=self._reread,
+            reread=self._nodes.read_again,
             admit=self.pipeline.admit,
         )
         self._snapshots.attach(self.hub, self.pipeline.admit, self._healer.recheck)
@@ -252,34 +228,6 @@ class Service:
         ]
         return not opened, {"open": opened}
 
-    async def _look_up(self, pubkeys: Sequence[str], at_least: int) -> tuple[int, list[RawAccount | None]]:
-        # Once: a client waits, and where a node cannot be reached it is better told what is known.
-        return await self._ask_nodes(pubkeys, at_least, lambda rpc: rpc.lookups, attempts=1)
-
-    async def _reread(self, pubkeys: Sequence[str], at_least: int) -> tuple[int, list[RawAccount | None]]:
-        return await self._ask_nodes(pubkeys, at_least, lambda rpc: rpc.background, attempts=3)
-
-    async def _ask_nodes(
-        self, pubkeys: Sequence[str], at_least: int, budget: Callable[[RpcHttp], Budget], *, attempts: int
-    ) -> tuple[int, list[RawAccount | None]]:
-        """Read accounts from the first node that can tell. Raises RpcError, the last node's."""
-        failure = RpcError("there is no node to ask: RPC_URL is not set", code=0, retryable=False)
-        deadline = READ_SECONDS / max(1, len(self._rpcs))
-        for rpc in self._rpcs:
-            try:
-                slot, accounts = await rpc.get_multiple_accounts(
-                    pubkeys, at_least=at_least, budget=budget(rpc), deadline=deadline, attempts=attempts
-                )
-                tip = self.readiness.tip_slot or await rpc.get_slot(deadline=deadline)
-            except RpcError as error:
-                failure = error
-                continue
-            newest = max((raw.slot for raw in accounts if raw is not None), default=slot)
-            if newest <= tip + MAX_SLOTS_AHEAD:
-                return slot, accounts
-            failure = RpcError(f"{rpc!r} tells of slot {newest}, its tip is {tip}", code=0, retryable=True)
-        raise failure
-
     # ---- tasks ---------------------------------------------------------------------------------------------
 
     async def run_until(self, stop: asyncio.Event) -> None:
@@ -318,7 +266,7 @@ class Service:
             except Exception:
                 # A bug of ours; the others go on, and so does this one.
                 log.exception("datasource failed", source=source.name)
-            await asyncio.sleep(SOURCE_RESTART_SECONDS)
+            await asyncio.sleep(self._timing.restart)
 
     async def _watch_sources(self) -> None:
         """Tell the sources who is subscribed, and everybody else which sources are there."""
@@ -332,7 +280,7 @@ class Service:
                 else:
                     self._ordering.lose(source.name)
                     self._gaps.lost(source.name)
-            await asyncio.sleep(WATCH_SECONDS)
+            await asyncio.sleep(self._timing.watch)
 
     async def _check_cluster(self, seconds: float) -> bool:
         """Bind the database to the nodes' cluster. False while one does not answer. Raises WrongClusterError."""
@@ -377,20 +325,6 @@ class Service:
         await self._store.close(next_id=next_id)
         for rpc in self._rpcs:
             await rpc.close()
-
-
-def _yellowstone(settings: Settings, url: str, programs: Collection[str]) -> Datasource:
-    from account_socket.sources.yellowstone import Yellowstone  # noqa: PLC0415  (start-up without gRPC is faster)
-
-    return Yellowstone(
-        url,
-        name="geyser",
-        programs=list(programs),
-        commitment=settings.commitment,
-        token=settings.geyser_x_token or "",
-        compression=settings.geyser_compression == "gzip",
-        max_watched=settings.geyser_max_watched,
-    )
 
 
 async def _open_cache(settings: Settings) -> Cache:

@@ -102,6 +102,16 @@ class Settings(BaseSettings):
             "seconds",
         ),
     ] = 60
+    rpc_max_watched: Annotated[
+        int,
+        Ge(0),
+        Le(100_000),
+        About(
+            "subscribed accounts that each PubSub connection watches one by one (`accountSubscribe`), so that their "
+            "closing is told at once; it doubles what the node sends of them",
+            "accounts",
+        ),
+    ] = 100
     geyser_url: Annotated[
         str | None,
         AfterValidator(values.geyser_url),

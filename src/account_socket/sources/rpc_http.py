@@ -108,6 +108,7 @@ class RpcHttp:
         pubkeys: Sequence[str],
         *,
         at_least: int = 0,
+        head_bytes: int | None = None,
         budget: Budget | None = None,
         deadline: float = DEADLINE_SECONDS,
         attempts: int = ATTEMPTS,
@@ -118,6 +119,7 @@ class RpcHttp:
         Args:
             pubkeys: any number; asked in as many requests as the node's limit needs.
             at_least: the lowest context slot that will do (minContextSlot); waited for within the deadline.
+            head_bytes: so many bytes of each account's data only (dataSlice); None: all of it.
             budget: charged once a request.
             deadline: seconds for all of it.
             attempts: how often at most each request is sent; waiting for `at_least` does not count.
@@ -137,6 +139,7 @@ class RpcHttp:
                     "getMultipleAccounts",
                     keys,
                     at_least=at_least,
+                    head_bytes=head_bytes,
                     budget=budget,
                     deadline=ends - monotonic(),
                     attempts=attempts,
@@ -278,6 +281,7 @@ class RpcHttp:
         keys: str | list[str],
         *,
         at_least: int = 0,
+        head_bytes: int | None = None,
         budget: Budget | None,
         deadline: float,
         attempts: int = ATTEMPTS,
@@ -287,6 +291,8 @@ class RpcHttp:
             config: dict[str, Any] = {"encoding": encoding, "commitment": self._commitment}
             if at_least:
                 config["minContextSlot"] = at_least
+            if head_bytes is not None:
+                config["dataSlice"] = {"offset": 0, "length": head_bytes}
             try:
                 result = await self.call(
                     method,

@@ -33,6 +33,8 @@ BACKOFF_BASE_SECONDS, BACKOFF_CAP_SECONDS = 0.5, 8.0
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 """An account of 10 MiB is 14 MB as base64; a compressed one that does not shrink is no larger."""
 
+MAX_WATCHED = 100
+
 _MAX_QUEUED_FRAMES = 64
 """Read ahead beyond one read of the socket; few, since each may be of 14 MB."""
 
@@ -56,6 +58,7 @@ class RpcWebSocket(Datasource):
         programs: base58 addresses; each becomes a programSubscribe.
         commitment: processed, confirmed or finalized.
         rpc: HTTP JSON-RPC of the same node, asked for the slot where a lie is possible; None: the socket is asked.
+        max_watched: how many single accounts are watched by accountSubscribe.
         stale_slot_seconds: without a new slot for so long, the connection is dead whatever TCP says.
         backoff: the waits between connections.
     """
@@ -68,6 +71,7 @@ class RpcWebSocket(Datasource):
         programs: Sequence[str],
         commitment: str,
         rpc: RpcHttp | None,
+        max_watched: int = MAX_WATCHED,
         stale_slot_seconds: float = 10.0,
         subscribe_seconds: float = 10.0,
         open_seconds: float = OPEN_SECONDS,
@@ -79,6 +83,7 @@ class RpcWebSocket(Datasource):
         self._programs = tuple(programs)
         self._commitment = commitment
         self._rpc = rpc
+        self._max_watched = max_watched
         self._stale_slot_seconds = stale_slot_seconds
         self._subscribe_seconds = subscribe_seconds
         self._open_seconds = open_seconds
