@@ -64,6 +64,13 @@ def measure_pipeline(metrics: Metrics, pipeline: Pipeline, ordering: Ordering, s
         lambda: ordering.dropped,
         label="reason",
     )
+    add(
+        "account_socket_upstream_duplicates",
+        "Pushed states that another notification had told already",
+        "counter",
+        lambda: ordering.duplicates,
+        label="source",
+    )
     add("account_socket_accounts_known", "Accounts ever admitted", "gauge", lambda: len(ordering))
     failures = pipeline.decode_failures
     add("account_socket_decode_failures", "Accounts no layout fits", "counter", lambda: failures, label="kind")

@@ -122,7 +122,12 @@ class AccountUpdate(msgspec.Struct, frozen=True, gc=False):
 
 
 class Mark(msgspec.Struct, frozen=True, gc=False):
-    """What ordering remembers of an account's newest admitted update; the fields as in `AccountUpdate`."""
+    """
+    What ordering remembers of an account's newest admitted update; the fields as in `AccountUpdate`.
+
+    Attributes:
+        source: the datasource that pushed it, which owns the slot; "" for a re-read, or after a restart.
+    """
 
     id: int
     slot: int
@@ -130,6 +135,7 @@ class Mark(msgspec.Struct, frozen=True, gc=False):
     content_hash: bytes
     account_type: str
     source: str = ""
+    closed: bool = False
 
 
 class StoredState(msgspec.Struct, frozen=True, gc=False):

@@ -34,6 +34,7 @@ from account_socket.pipeline.gaps import Gaps
 from account_socket.pipeline.healing import Healer
 from account_socket.pipeline.ordering import Ordering
 from account_socket.pipeline.pipeline import Pipeline
+from account_socket.pipeline.reconciling import Reconciler
 from account_socket.pipeline.retention import Retention
 from account_socket.pipeline.snapshots import Snapshots
 from account_socket.programs import load_programs
@@ -149,9 +150,20 @@ class Service:
             reread=self._nodes.read_again,
             admit=self.pipeline.admit,
         )
+        self._reconciler = Reconciler(
+            self._ordering,
+            subscribed=self.hub.subscribed_pubkeys,
+            glance=self._nodes.glance,
+            reread=self._nodes.read_again,
+            admit=self.pipeline.admit,
+            every=settings.reconcile_seconds,
+            forks=settings.commitment == "processed",
+            settle=self._timing.settle,
+        )
         self._snapshots.attach(self.hub, self.pipeline.admit, self._healer.recheck)
         for source in self.sources:
             source.on_gap = self._report_gap
+            source.on_doubt = self._reconciler.doubt
         self._retention = Retention(
             self._store,
             keep_days=settings.retention_days,
@@ -168,6 +180,7 @@ class Service:
             self.sources,
             stale_after=settings.stale_after_seconds,
             parts={"database": self._database_report, "cache": self._cache_report, "gaps": self._gaps_report},
+            facts={"reconcile": self._reconcile_facts},
         )
         self._listener = Listener(
             settings.websocket_host,
@@ -194,8 +207,11 @@ class Service:
     # ---- joints --------------------------------------------------------------------------------------------
 
     def _report_gap(self, gap: Gap) -> None:
-        self._ordering.lose(gap.source)
+        self._lose(gap.source)
         self._healer.report(gap)
+
+    def _lose(self, source: str) -> None:
+        self._reconciler.doubt(self._ordering.lose(source))
 
     def _amend(self, update: AccountUpdate) -> None:
         newest = self.hub.newest(update.pubkey)
@@ -228,6 +244,10 @@ class Service:
         ]
         return not opened, {"open": opened}
 
+    def _reconcile_facts(self) -> dict[str, Any]:
+        period = round(self._reconciler.period, 1) if self._rpcs else None
+        return {"period_seconds": period, "failures": self._reconciler.failures}
+
     # ---- tasks ---------------------------------------------------------------------------------------------
 
     async def run_until(self, stop: asyncio.Event) -> None:
@@ -239,7 +259,8 @@ class Service:
                 self.pipeline.run(),
                 self._snapshots.run(),
                 self._healer.run(),
-                self._healer.reconcile(self._settings.reconcile_seconds),
+                self._reconciler.run(),
+                self._reconciler.settle(),
                 self._retention.run(),
                 self._know_cluster(),
                 self._watch_sources(),
@@ -271,14 +292,15 @@ class Service:
     async def _watch_sources(self) -> None:
         """Tell the sources who is subscribed, and everybody else which sources are there."""
         while True:
-            subscribed = tuple(self.hub.subscribed_pubkeys())
+            # A node would stream any account, however busy, that a client asked for by mistake.
+            subscribed = [key for key in self.hub.subscribed_pubkeys() if not self._snapshots.is_foreign(key)]
             self.hub.stale = self.readiness.stale
             for source in self.sources:
                 source.watch(subscribed)
                 if source.status.connected:
                     self._ordering.regain(source.name)
                 else:
-                    self._ordering.lose(source.name)
+                    self._lose(source.name)
                     self._gaps.lost(source.name)
             await asyncio.sleep(self._timing.watch)
 

@@ -97,8 +97,8 @@ class Settings(BaseSettings):
         Ge(1),
         Le(86_400),
         About(
-            "how often accounts with subscribers are read from the node again: PubSub does not tell of closed "
-            "accounts. More accounts than `RPC_MAX_RPS` allows for (100 a request) take longer",
+            "how often accounts with subscribers are looked at on the node: PubSub does not tell of closed accounts. "
+            "More accounts than `RPC_MAX_RPS` allows for (100 a request) take longer; `/readyz` says how long",
             "seconds",
         ),
     ] = 60

@@ -49,7 +49,6 @@ class _Slot(msgspec.Struct):
     level: int = _CREATED
     dead: bool = False
     writes: list[RawAccount] = []
-    before: dict[str, RawAccount | None] = {}
 
     def last_writes(self) -> list[RawAccount]:
         return list({account.pubkey: account for account in self.writes}.values())
@@ -66,7 +65,6 @@ class Feed:
         self._replay_slots = replay_slots
         self._now = now
         self._slots: dict[int, _Slot] = {}
-        self._head = 0
         self._write_version = 0
         self.subscribers: dict[Subscriber, None] = {}
         self.updates = 0
@@ -74,15 +72,13 @@ class Feed:
     # ---- what happens --------------------------------------------------------------------------------------
 
     def create(self, slot: int, parent: int) -> None:
-        """Take a new slot; it descends from `parent`, or where that was abandoned from the newest one that was not."""
-        dead = parent in self._slots and self._slots[parent].dead
-        found = self._slots[slot] = _Slot(slot, self._head if dead else parent, writes=[], before={})
-        self._head = slot
+        """Take a new slot that descends from `parent`."""
+        found = self._slots[slot] = _Slot(slot, parent, writes=[])
         self._tell_status(found, pb.SLOT_CREATED_BANK)
         self._forget()
 
-    def write(self, account: RawAccount, before: RawAccount | None) -> None:
-        """Take a write, and what the account was before; a slot that was never created is taken as it is."""
+    def write(self, account: RawAccount) -> None:
+        """Take a write; a slot that was never created is taken as it is."""
         self._write_version += 1
         signature = sha512(self._write_version.to_bytes(8, "little")).digest()
         written = msgspec.structs.replace(
@@ -90,14 +86,25 @@ class Feed:
         )
         slot = self._slots.get(account.slot)
         if slot is None:
-            slot = self._slots[account.slot] = _Slot(account.slot, account.slot - 1, writes=[], before={})
+            slot = self._slots[account.slot] = _Slot(account.slot, account.slot - 1, writes=[])
         slot.writes.append(written)
-        slot.before.setdefault(account.pubkey, before)
+        self._tell_write(slot, written)
+
+    def tell(self, account: RawAccount) -> None:
+        """Tell a write again; one that never was is told as if it were."""
+        slot = self._slots.get(account.slot)
+        for written in reversed(slot.writes if slot else []):
+            if slot is not None and written.content_hash() == account.content_hash():
+                self._tell_write(slot, written)
+                return
+        self.write(account)
+
+    def _tell_write(self, slot: _Slot, account: RawAccount) -> None:
         for subscriber in self.subscribers:
             filters = subscriber.filters
             # No real node writes in a slot that has come to its level already; a lying one tells it at once.
             if filters is not None and (filters.level == pb.PROCESSED or slot.level >= filters.level):
-                self._tell_account(subscriber, filters, written)
+                self._tell_account(subscriber, filters, account)
 
     def settle(self, frozen: int) -> None:
         """Take that nothing more is written in slots up to `frozen`."""
@@ -109,15 +116,12 @@ class Feed:
                 if slot.level < level and not slot.dead:
                     self._raise(slot, level)
 
-    def abandon(self, slot: int, *, tell: bool) -> dict[str, RawAccount | None]:
-        """Let a slot die; return what each account that it wrote was before. `tell`: with a status of its own."""
+    def abandon(self, slot: int, *, tell: bool) -> None:
+        """Let a slot die. `tell`: with a status of its own."""
         found = self._slots[slot]
         found.dead = True
-        if self._head == slot:
-            self._head = found.parent
         if tell:
             self._tell_status(found, pb.SLOT_DEAD)
-        return found.before
 
     def _raise(self, slot: _Slot, level: int) -> None:
         slot.level = level

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from account_socket.devnode import base58
+from account_socket.devnode.fork_choice import ForkChoice
 from account_socket.devnode.gate import Gate, Limits
 from account_socket.devnode.ledger import Ledger
 from account_socket.devnode.replay import SLOT_MS, Pace, Replay, slot_at
@@ -88,6 +89,7 @@ class Devnode:
         self._ledger = Ledger(tip_slot=max(0, first), genesis_hash=genesis_hash)
         self._subscriptions = Subscriptions(limit=max_subscriptions)
         self._ledger.context_slot = self._safe_context_slot()
+        self._forks = ForkChoice(self._ledger.tip_slot)
         self._gate = Gate(self._ledger, self._subscriptions, limits or Limits())
         self._geyser = None if geyser_port is None else _serve_geyser(**(geyser or {}))
         self._geyser_port = geyser_port or 0
@@ -133,7 +135,7 @@ class Devnode:
             if self.http_port is not None:
                 self.http_port = await self._gate.listen(self.host, self.http_port)
             if self._geyser is not None:
-                await self._geyser.start(self.host, self._geyser_port)
+                self._geyser_port = await self._geyser.start(self.host, self._geyser_port)
         except OSError:
             await self._gate.close()
             raise
@@ -196,20 +198,42 @@ class Devnode:
         if self._geyser is not None:
             self._geyser.relay.refusing = refusing
 
-    def write(self, account: RawAccount, *, announce: bool = True) -> RawAccount:
+    def hold_reads(self, held: bool = True) -> None:
+        """Answer reads with what the accounts and the slot are now, as a node behind a balancer may lag; or go on."""
+        self._ledger.hold_reads(held)
+
+    async def restart(self, *, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Stop, and start on the same ports with the same accounts; `meanwhile` nobody is there to hear of writes."""
+        await self.stop()
+        meanwhile()
+        await self.start()
+
+    def write(self, account: RawAccount, *, announce: bool = True, tell: bool = True) -> RawAccount:
         """
         Write one account now, notified as usual, and return it with its slot.
 
         Args:
             account: Its slot 0 stands for the next slot (with `loop`: the clock's).
             announce: False keeps a slot above the tip unannounced, as a lying node would.
+            tell: False notifies nobody, as where a notification is lost on its way.
         """
         written = msgspec.structs.replace(account, slot=account.slot or self._slot_for_write())
         if announce:
             self._announce(written.slot)
-        self._apply(written)
+        self._apply(written, tell=tell)
         self._gate.flush()
         return written
+
+    def tell(self, account: RawAccount) -> None:
+        """Notify a state and write nothing: one that was told before, that comes late, or that never was."""
+        self._subscriptions.notify_account(account, was_open=True)
+        if self._geyser is not None:
+            self._geyser.feed.tell(account)
+        self._gate.flush()
+
+    def say(self, message: bytes) -> None:
+        """Send every PubSub client one text message as it is, whatever it asked for."""
+        self._gate.say(message)
 
     def close_account(self, pubkey: str) -> RawAccount:
         """Close an account now: 0 lamports, no data, owned by the system program."""
@@ -224,12 +248,14 @@ class Devnode:
 
     def abandon_slot(self, slot: int, *, tell: bool = True) -> None:
         """
-        Let a slot's fork die: its accounts are again what they were before. Only with `geyser_port`.
+        Let a slot die: its accounts are what they were before, and the next slot does not descend from it.
 
         PubSub says nothing of it, as on Agave; Yellowstone says so with `tell`, else only by what is finalized.
         """
-        for before in self.geyser.feed.abandon(slot, tell=tell).items():
+        for before in self._forks.abandon(slot).items():
             self._ledger.restore(*before)
+        if self._geyser is not None:
+            self._geyser.feed.abandon(slot, tell=tell)
 
     def statistics(self) -> dict[str, float]:
         """Return counters and sizes; `behind_seconds` is how far the replay is behind its rate."""
@@ -293,20 +319,23 @@ class Devnode:
                 self._replay.rewind()
         self._gate.flush()
 
-    def _apply(self, account: RawAccount) -> None:
+    def _apply(self, account: RawAccount, *, tell: bool = True) -> None:
         self._writes += 1
         before = self._ledger.get(account.pubkey)
         was_open = self._ledger.apply(account)
         self._ledger.context_slot = self._safe_context_slot()
-        self._subscriptions.notify_account(account, was_open=was_open)
+        self._forks.wrote(account.slot, account.pubkey, before)
+        if tell:
+            self._subscriptions.notify_account(account, was_open=was_open)
         if self._geyser is not None:
-            self._geyser.feed.write(account, before)
+            if tell:
+                self._geyser.feed.write(account)
             self._geyser.feed.settle(self._frozen_slot())
 
     def _announce(self, slot: int) -> None:
-        parent = self._ledger.tip_slot
-        if slot <= parent:
+        if slot <= self._ledger.tip_slot:
             return
+        parent = self._forks.begin(slot)
         self._ledger.tip_slot = slot
         self._ledger.context_slot = self._safe_context_slot()
         self._announced_at = time.monotonic()

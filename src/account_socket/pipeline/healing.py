@@ -100,12 +100,6 @@ class Healer:
             else:
                 backoff.reset()
 
-    async def reconcile(self, every: float) -> None:
-        """Have all subscribed accounts re-read every so many seconds, until cancelled: PubSub tells of no closes."""
-        while True:
-            await asyncio.sleep(every)
-            self.recheck(self._subscribed())
-
     async def _heal(self) -> None:
         """Re-read what concerns somebody. Raises SourceError; what was re-read until then is admitted."""
         opened = list(self._gaps.open)

@@ -7,18 +7,22 @@ Order is (slot, write_version) per account, and one source per slot:
 - The first source that delivers an account in a slot owns it for that slot, unless that source is lost.
 - `write_version` compares only inside one slot of one source; where a source has none (0), arrival order counts.
 - A re-read carries the state *at* its context slot: unchanged content raises the mark and is not published.
-- Unchanged content that was pushed in a later slot is published: the account was written.
+- Unchanged content that was pushed in a later slot is published: the account was written. Not so if it is closed.
 - A state that a dead fork gives back is admitted although it is older, if the dead slot's state is the newest.
+- What another source told in a slot that it does not own is remembered: it counts when the owner is lost.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
 from account_socket.model import Mark, Origin, RawAccount
+
+MAX_CONTESTED = 10_000
+"""Accounts of which it is remembered that sources told different states in one slot."""
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
@@ -41,6 +45,10 @@ class Ordering:
     Args:
         programs: the program ids that we decode; an account of another owner is closed to us, or foreign.
         next_id: the first id to give.
+
+    Attributes:
+        dropped: how many states were no news, by reason.
+        duplicates: how many of these a source pushed after another, or twice, by source.
     """
 
     def __init__(self, programs: Collection[str], next_id: int) -> None:
@@ -49,8 +57,10 @@ class Ordering:
         self._lost: set[str] = set()
         self._newest: dict[str, int] = {}
         self._disowned_to: dict[str, int] = {}
+        self._contested: OrderedDict[str, None] = OrderedDict()
         self.next_id = next_id
         self.dropped: Counter[str] = Counter()
+        self.duplicates: Counter[str] = Counter()
 
     def load(self, marks: Iterable[tuple[str, Mark]]) -> None:
         """Take over what a store remembers."""
@@ -78,14 +88,28 @@ class Ordering:
         if mark is not None:
             self._marks[pubkey] = msgspec.structs.replace(mark, content_hash=b"")
 
-    def lose(self, source: str) -> None:
-        """Take from a source that broke off the slots that it owns, for good: of the last one it may miss the end."""
+    def lose(self, source: str) -> list[str]:
+        """
+        Take from a source that broke off the slots that it owns, for good: of the last one it may miss the end.
+
+        Returns:
+            The accounts of which others told something else in such a slot: only the node knows which is newer.
+        """
         self._lost.add(source)
         self._disowned_to[source] = self._newest.get(source, -1)
+        contested = [pubkey for pubkey in self._contested if self._marks[pubkey].source == source]
+        for pubkey in contested:
+            del self._contested[pubkey]
+        return contested
 
     def regain(self, source: str) -> None:
         """Let a source own slots again, later ones."""
         self._lost.discard(source)
+
+    def disagrees(self, raw: RawAccount) -> bool:
+        """Whether this state is another than the newest one of its account."""
+        mark = self._marks.get(raw.pubkey)
+        return mark is not None and raw.content_hash() != mark.content_hash
 
     def is_closed(self, raw: RawAccount) -> bool:
         """Whether this state means that the program has no such account (any more)."""
@@ -93,7 +117,11 @@ class Ordering:
 
     def admit(self, batch: Iterable[RawAccount]) -> Iterator[tuple[RawAccount, Place]]:
         """Yield what is news of `batch`, each with its place."""
-        for raw in batch:
+        for arrived in batch:
+            raw = arrived
+            if raw.data and self.is_closed(raw):
+                # Another program's data is not ours to tell, and its changes are no news.
+                raw = msgspec.structs.replace(raw, data=b"")
             place = self._place(raw) if raw.retracts is None else self._place_restored(raw, raw.retracts)
             if place is not None:
                 yield raw, place
@@ -101,24 +129,27 @@ class Ordering:
     def _place(self, raw: RawAccount) -> Place | None:
         mark = self._marks.get(raw.pubkey)
         if mark is None and self.is_closed(raw):
-            return self._drop("never_known")
+            return self._drop("never_known", raw)
         if mark is not None and raw.slot < mark.slot:
-            return self._drop("older")
+            return self._drop("older", raw)
         content_hash = raw.content_hash()
         if mark is not None:
             reason = self._same_slot(raw, mark, content_hash) if raw.slot == mark.slot else ""
             if reason:
-                return self._drop(reason)
-            if raw.origin is Origin.REREAD and content_hash == mark.content_hash:
+                return self._drop(reason, raw)
+            if content_hash == mark.content_hash and (raw.origin is Origin.REREAD or mark.closed):
                 self._marks[raw.pubkey] = msgspec.structs.replace(mark, slot=raw.slot, write_version=0, source="")
-                return self._drop("unchanged")
+                return self._drop("unchanged", raw)
         return self._admitted(raw, mark, content_hash)
 
     def _place_restored(self, raw: RawAccount, dead_slot: int) -> Place | None:
         mark = self._marks.get(raw.pubkey)
         if mark is None or mark.slot != dead_slot:
-            return self._drop("not_retracted")  # a newer state has come already, from a living slot
-        return self._admitted(raw, mark, raw.content_hash())
+            return self._drop("not_retracted", raw)  # a newer state has come already, from a living slot
+        content_hash = raw.content_hash()
+        if content_hash == mark.content_hash:
+            return self._drop("unchanged", raw)
+        return self._admitted(raw, mark, content_hash)
 
     def _admitted(self, raw: RawAccount, mark: Mark | None, content_hash: bytes) -> Place:
         place = Place(self.next_id, mark.id if mark else None, content_hash, mark.account_type if mark else None)
@@ -127,7 +158,9 @@ class Ordering:
         if raw.slot > self._newest.get(source, -1):
             self._newest[source] = raw.slot
         account_type = mark.account_type if mark else ""
-        self._marks[raw.pubkey] = Mark(place.id, raw.slot, raw.write_version, content_hash, account_type, source)
+        self._marks[raw.pubkey] = Mark(
+            place.id, raw.slot, raw.write_version, content_hash, account_type, source, self.is_closed(raw)
+        )
         return place
 
     def _same_slot(self, raw: RawAccount, mark: Mark, content_hash: bytes) -> str:
@@ -148,6 +181,12 @@ class Ordering:
     def _owns(self, source: str, slot: int) -> bool:
         return source not in self._lost and slot > self._disowned_to.get(source, -1)
 
-    def _drop(self, reason: str) -> Place | None:
+    def _drop(self, reason: str, raw: RawAccount) -> Place | None:
         self.dropped[reason] += 1
+        if raw.origin is Origin.LIVE:
+            self.duplicates[raw.source] += 1
+            if reason == "not_owner":
+                self._contested[raw.pubkey] = None
+                if len(self._contested) > MAX_CONTESTED:
+                    self._contested.popitem(last=False)
         return None

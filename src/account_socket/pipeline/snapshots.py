@@ -96,6 +96,11 @@ class Snapshots:
         mark = self._ordering.mark(pubkey)
         return mark is not None and self._gaps.trusts(mark.slot)
 
+    def is_foreign(self, pubkey: str) -> bool:
+        """Whether the node said that an account belongs to another program, and it was not ours since."""
+        missed = self._misses.get(pubkey)
+        return missed is not None and missed[1] and self._ordering.mark(pubkey) is None
+
     def load(self, pubkeys: Sequence[str]) -> None:
         """Start reading `pubkeys`; the hub is told of each within three times `patience`, found or not."""
         known = [pubkey for pubkey in pubkeys if self._readable(pubkey)]

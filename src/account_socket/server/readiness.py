@@ -15,6 +15,7 @@ class Readiness:
         stale_after: seconds without a new slot from any source after which upstream counts as stale.
         parts: name → callable that tells (works, facts) of that part; a part that does not work degrades the
             server and does not make it unready.
+        facts: name → callable that tells what else is worth knowing.
 
     Attributes:
         draining: set when the server is told to stop.
@@ -26,11 +27,13 @@ class Readiness:
         *,
         stale_after: float,
         parts: Mapping[str, Callable[[], tuple[bool, dict[str, Any]]]],
+        facts: Mapping[str, Callable[[], dict[str, Any]]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sources = sources
         self._stale_after = stale_after
         self._parts = parts
+        self._facts = facts or {}
         self._clock = clock
         self.draining = False
 
@@ -44,6 +47,7 @@ class Readiness:
             part_works, facts = part()
             report[name] = {"status": "ok" if part_works else "degraded", **facts}
             works = works and part_works
+        report |= {name: tell() for name, tell in self._facts.items()}
         if self.draining or stale:
             report["status"] = "draining" if self.draining else "stale" if self.tip_slot is not None else "starting"
             return 503, report

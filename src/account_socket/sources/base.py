@@ -44,11 +44,13 @@ class Datasource(ABC):
         name: short, unique among the datasources of a process, without secrets (`rpc-0`).
         on_gap: told of each span in which writes may have been missed, once the source is subscribed again (also
             after its first connection, with `from_slot` None). Writes from `to_slot` on are delivered.
+        on_doubt: told of accounts whose newest state a fork may have taken back, where only the node can tell.
     """
 
     name: str
     status: SourceStatus
     on_gap: Callable[[Gap], None] = staticmethod(lambda _: None)
+    on_doubt: Callable[[Collection[str]], None] = staticmethod(lambda _: None)
 
     @abstractmethod
     async def run(self, deliver: Deliver) -> None:

@@ -7,6 +7,7 @@ programNotification, is decoded typed in one step; whatever does not fit goes th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -31,11 +32,21 @@ class AccountNotification(msgspec.Struct, gc=False):
     account: RawAccount
 
 
-class SlotNotification(msgspec.Struct, gc=False):
-    """The node began a slot."""
+class WatchNotification(msgspec.Struct, gc=False):
+    """The state of the account of an account subscription, which the frame does not name."""
 
     subscription: int
     slot: int
+    value: WatchedAccount
+
+
+class SlotNotification(msgspec.Struct, gc=False):
+    """The node began a slot; `parent` and `root` are None where it does not say them."""
+
+    subscription: int
+    slot: int
+    parent: int | None = None
+    root: int | None = None
 
 
 class Reply(msgspec.Struct, gc=False):
@@ -68,10 +79,12 @@ class Odd(msgspec.Struct, gc=False):
     detail: str = ""
 
 
-Event = AccountNotification | SlotNotification | Reply | Odd
+Event = AccountNotification | WatchNotification | SlotNotification | Reply | Odd
 
 
-class _Account(msgspec.Struct, gc=False):
+class WatchedAccount(msgspec.Struct, gc=False):
+    """An account object as the node wrote it."""
+
     lamports: _Bounded
     data: tuple[str, str]
     owner: str
@@ -82,7 +95,7 @@ class _Account(msgspec.Struct, gc=False):
 
 class _Value(msgspec.Struct, gc=False):
     pubkey: str
-    account: _Account
+    account: WatchedAccount
 
 
 class _Context(msgspec.Struct, gc=False):
@@ -104,11 +117,27 @@ class _ProgramNotification(msgspec.Struct, gc=False):
     params: _Params
 
 
+class _WatchResult(msgspec.Struct, gc=False):
+    context: _Context
+    value: WatchedAccount
+
+
+class _WatchParams(msgspec.Struct, gc=False):
+    result: _WatchResult
+    subscription: int
+
+
+class _WatchNotification(msgspec.Struct, gc=False):
+    method: Literal["accountNotification"]
+    params: _WatchParams
+
+
 MAX_BATCH_ITEMS = 10_000
 MAX_BATCH_DATA_BYTES = 32 * 1024 * 1024
 """What one JSON batch may hold; the rest of a larger one is refused (compressed, it could hold 300 GB)."""
 
 _decode_program = msgspec.json.Decoder(_ProgramNotification).decode
+_decode_watch = msgspec.json.Decoder(_WatchNotification).decode
 _decode_any = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -116,6 +145,16 @@ _encode = msgspec.json.Encoder().encode
 def program_subscribe(request_id: int, program: str, *, encoding: str, commitment: str) -> bytes:
     """Return the request for every account that `program` owns."""
     return request(request_id, "programSubscribe", [program, {"encoding": encoding, "commitment": commitment}])
+
+
+def account_subscribe(request_id: int, pubkey: str, *, encoding: str, commitment: str) -> bytes:
+    """Return the request for one account, whoever owns it."""
+    return request(request_id, "accountSubscribe", [pubkey, {"encoding": encoding, "commitment": commitment}])
+
+
+def account_unsubscribe(request_id: int, subscription: int) -> bytes:
+    """Return the request that ends an account subscription."""
+    return request(request_id, "accountUnsubscribe", [subscription])
 
 
 def request(request_id: int, method: str, params: list[Any] | None = None) -> bytes:
@@ -137,6 +176,11 @@ class FrameReader:
     def __init__(self, source: str) -> None:
         self._source = source
         self._accounts = AccountReader(source)
+        self._readers: dict[str, Callable[[int, object, float], list[Event]]] = {
+            "programNotification": self._read_account,
+            "accountNotification": _read_watch,
+            "slotNotification": _read_slot,
+        }
 
     def read(self, message: bytes, received_at: float) -> list[Event]:
         """
@@ -180,7 +224,24 @@ class FrameReader:
             return [notification]
         return [*map(Odd, harmless(len(data), space, account.rent_epoch, rent_epoch)), notification]
 
+    def watched(self, pubkey: str, notification: WatchNotification, received_at: float) -> AccountNotification | Odd:
+        """Return the state that a WatchNotification tells of `pubkey`."""
+        value = msgspec.to_builtins(notification.value)
+        try:
+            account, _ = self._accounts.account(
+                pubkey, value, notification.slot, origin=Origin.LIVE, received_at=received_at
+            )
+        except OddAccountError as odd:
+            return Odd(odd.kind, odd.detail)
+        return AccountNotification(notification.subscription, account)
+
     def _read_any(self, message: bytes, received_at: float) -> list[Event]:
+        try:
+            watch = _decode_watch(message).params
+        except (ValueError, RecursionError):
+            pass
+        else:
+            return [WatchNotification(watch.subscription, watch.result.context.slot, watch.result.value)]
         try:
             value = _decode_any(message)
         except (ValueError, RecursionError):
@@ -211,13 +272,12 @@ class FrameReader:
             return [_read_reply(item)]
         params = item.get("params")
         subscription = params.get("subscription") if isinstance(params, dict) else None
-        if method not in ("programNotification", "slotNotification"):
+        read = self._readers.get(method) if isinstance(method, str) else None
+        if read is None:
             return [Odd("unknown_method", show(method))]
         if not isinstance(params, dict) or type(subscription) is not int:
             return [Odd("bad_notification", f"{method} without a subscription")]
-        if method == "slotNotification":
-            return [_read_slot(subscription, params.get("result"))]
-        return self._read_account(subscription, params.get("result"), received_at)
+        return read(subscription, params.get("result"), received_at)
 
     def _read_account(self, subscription: int, result: object, received_at: float) -> list[Event]:
         match result:
@@ -232,11 +292,23 @@ class FrameReader:
         return [*map(Odd, kinds), AccountNotification(subscription, account)]
 
 
-def _read_slot(subscription: int, result: object) -> Event:
-    slot = result.get("slot") if isinstance(result, dict) else None
+def _read_slot(subscription: int, result: object, received_at: float) -> list[Event]:
+    del received_at
+    fields = result if isinstance(result, dict) else {}
+    slot, parent, root = fields.get("slot"), fields.get("parent"), fields.get("root")
     if type(slot) is not int or not 0 <= slot <= MAX_I64:
-        return Odd("bad_slot", show(slot))
-    return SlotNotification(subscription, slot)
+        return [Odd("bad_slot", show(slot))]
+    parent, root = (number if type(number) is int else None for number in (parent, root))
+    return [SlotNotification(subscription, slot, parent, root)]
+
+
+def _read_watch(subscription: int, result: object, received_at: float) -> list[Event]:
+    del received_at
+    try:
+        read = msgspec.convert(result, _WatchResult)
+    except (ValueError, RecursionError):
+        return [Odd("bad_notification", "accountNotification")]
+    return [WatchNotification(subscription, read.context.slot, read.value)]
 
 
 def _read_reply(item: dict[str, Any]) -> Event:

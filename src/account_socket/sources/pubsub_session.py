@@ -7,16 +7,19 @@ The caller sends what `take_outgoing` returns, feeds every message to `receive`,
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from account_socket.model import RawAccount
+from account_socket.sources.account_watch import AccountWatch
+from account_socket.sources.fork_watch import ForkWatch
 from account_socket.sources.pubsub import (
     AccountNotification,
     FrameReader,
     Odd,
     Reply,
     SlotNotification,
+    WatchNotification,
     program_subscribe,
     request,
 )
@@ -49,12 +52,15 @@ class PubSubSession:
         doubtful_slot: a slot that needs confirming by getSlot before it counts, or None.
         slot_ahead: an account waits whose slot lies beyond what the tip allows.
         odd: what was odd since the caller last emptied it.
+        forks: which accounts a fork made doubtful, at `processed`; else None.
     """
 
     def __init__(self, reader: FrameReader, tip: SlotTip, programs: Sequence[str], commitment: str) -> None:
         self._reader = reader
         self._tip = tip
         self._commitment = commitment
+        self._program_ids = frozenset(programs)
+        self._watch = AccountWatch(commitment)
         self._asked: dict[int, tuple[str, int]] = {}  # request id → program, index of the encoding
         self._programs: set[int] = set()
         self._slot_subscription: int | None = None
@@ -72,6 +78,7 @@ class PubSubSession:
         self.doubtful_slot: int | None = None
         self.slot_ahead = False
         self.odd: list[Odd] = []
+        self.forks = ForkWatch() if commitment == "processed" else None
         tip.new_connection()
         self._outgoing = [request(_SLOT_SUBSCRIBE_ID, "slotSubscribe")]
         for program in programs:
@@ -103,6 +110,10 @@ class PubSubSession:
         self._bytes = 0
         self.slot_ahead = False
         return accounts
+
+    def watch(self, pubkeys: Collection[str]) -> None:
+        """Queue what it takes to see these accounts closed, and no others; only once `ready`."""
+        self._outgoing += self._watch.choose(pubkeys, self._new_id)
 
     def ask(self, method: str, params: list[Any] | None = None) -> int:
         """Queue a request and return its id for `answer`."""
@@ -137,6 +148,8 @@ class PubSubSession:
                     self._accept(event.account)
                 else:
                     self._set_aside(event)
+            elif type(event) is WatchNotification:
+                self._receive_watched(event, now)
             elif type(event) is SlotNotification:
                 self._receive_slot(event, now)
                 busy = True
@@ -187,6 +200,8 @@ class PubSubSession:
             return
         self._accounts.append(account)
         self._bytes += len(account.data) + ACCOUNT_OVERHEAD_BYTES
+        if self.forks is not None:
+            self.forks.wrote(account.slot, account.pubkey)
         if account.slot > self._tip.limit:
             self.slot_ahead = True
 
@@ -199,12 +214,27 @@ class PubSubSession:
         else:
             self.odd.append(Odd("unknown_subscription", str(event.subscription)))
 
+    def _receive_watched(self, event: WatchNotification, now: float) -> None:
+        pubkey = self._watch.pubkey(event.subscription)
+        if pubkey is None:
+            if not self._watch.ended(event.subscription):
+                self.odd.append(Odd("unknown_subscription", str(event.subscription)))
+        elif not event.value.lamports or event.value.owner not in self._program_ids:
+            # What the program owns comes by programSubscribe; that it no longer owns an account, only here.
+            read = self._reader.watched(pubkey, event, now)
+            if isinstance(read, Odd):
+                self.odd.append(read)
+            else:
+                self._accept(read.account)
+
     def _receive_slot(self, event: SlotNotification, now: float) -> None:
         if event.subscription != self._slot_subscription:
             if not self._slot_asked:
                 self.odd.append(Odd("unknown_subscription", str(event.subscription)))
         elif self._tip.believes(event.slot, now):
             self._beat(event.slot, now)
+            if self.forks is not None:
+                self.forks.began(event.slot, event.parent, event.root)
         else:
             if self._tip.known and self.doubtful_slot is None:
                 self.odd.append(Odd("tip_ahead", str(event.slot)))
@@ -227,6 +257,10 @@ class PubSubSession:
             self._receive_subscribed(reply)
         elif reply.id in self._answers:
             self._answers[reply.id] = reply.result
+        elif self._watch.expects(reply.id):
+            self._outgoing += self._watch.receive_reply(reply, self._new_id)
+            if reply.code is not None:
+                self.odd.append(Odd("watch_refused", reply.message))
         else:
             self.odd.append(Odd("unknown_reply", str(reply.id)))
 

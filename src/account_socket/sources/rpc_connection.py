@@ -1,16 +1,17 @@
 """
 One open PubSub connection: reads, hands batches over, keeps the tip, and ends when the node falls silent.
 
-Four tasks. The reader takes what is buffered without giving way; the hand-over delivers batches, and while it is
-blocked reading stops (TCP then holds the node back); the tip keeper asks getSlot where that is needed; the watch
-counts silence.
+Five tasks. The reader takes what is buffered without giving way; the hand-over delivers batches, and while it is
+blocked reading stops (TCP then holds the node back); the tip keeper asks getSlot where that is needed; the sender
+asks for single accounts; the watch counts silence.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from time import monotonic
+from typing import Literal
 
 import structlog
 from websockets.asyncio.client import ClientConnection
@@ -21,6 +22,7 @@ from account_socket.model import RawAccount
 from account_socket.sources.base import Deliver, SourceStatus
 from account_socket.sources.pubsub_session import PubSubSession
 from account_socket.sources.slot_tip import SlotTip
+from account_socket.sources.tap import Tap
 
 SUBSCRIBE_SECONDS = 10.0
 """A node that has not answered every programSubscribe by then is left."""
@@ -54,17 +56,21 @@ class PubSubConnection:
         endpoint: Endpoint,
         status: SourceStatus,
         on_connected: Callable[[int], None],
+        on_doubt: Callable[[Collection[str]], None],
         ask_http: AskSlot | None,
         stale_slot_seconds: float,
         subscribe_seconds: float = SUBSCRIBE_SECONDS,
+        tap: Tap | None = None,
     ) -> None:
         self._connection = connection
+        self._tap = tap
         self._session = session
         self._tip = tip
         self._name = name
         self._endpoint = endpoint
         self._status = status
         self._on_connected = on_connected
+        self._on_doubt = on_doubt
         self._ask_http = ask_http
         self._stale_seconds = stale_slot_seconds
         self._subscribe_seconds = subscribe_seconds
@@ -72,6 +78,7 @@ class PubSubConnection:
         self._room = asyncio.Event()
         self._slots = asyncio.Event()
         self._answered = asyncio.Event()
+        self._requested = asyncio.Event()
         self._asking = asyncio.Lock()
         self._asked_at = float("-inf")
         self._slot_answer: int | None = None
@@ -91,7 +98,7 @@ class PubSubConnection:
     async def run(self, deliver: Deliver) -> None:
         """Read until the connection ends, then deliver what had arrived. Raises what `deliver` raises."""
         async with asyncio.TaskGroup() as group:
-            helpers = [group.create_task(self._watch()), group.create_task(self._keep_tip())]
+            helpers = [group.create_task(part) for part in (self._watch(), self._keep_tip(), self._send_requests())]
             group.create_task(self._hand_over(deliver))
             await self._read()
             for helper in helpers:
@@ -99,8 +106,29 @@ class PubSubConnection:
             self._ended = True
             self._arrived.set()
 
+    def watch(self, pubkeys: Collection[str]) -> None:
+        """Have these accounts watched, and no others, as soon as every program is subscribed."""
+        if self._connected_at is not None:
+            self._session.watch(pubkeys)
+            self._requested.set()
+
+    async def _send_requests(self) -> None:
+        while True:
+            await self._requested.wait()
+            self._requested.clear()
+            try:
+                await self._send_outgoing()
+            except ConnectionClosed:
+                return  # the reader tells why
+
+    async def _send_outgoing(self) -> None:
+        for message in self._session.take_outgoing():
+            if self._tap is not None:
+                self._tap.sent(message)
+            await self._connection.send(message, text=True)
+
     async def _read(self) -> None:
-        session, receive = self._session, self._connection.recv
+        session, receive = self._session, self._receive_tapped if self._tap else self._connection.recv
         try:
             await self._attend()
             while not session.failure:
@@ -115,6 +143,14 @@ class PubSubConnection:
         except ConnectionClosed as closed:
             self.reason = self.reason or self._endpoint.scrub(_describe_close(closed))
 
+    async def _receive_tapped(self, decode: Literal[False]) -> bytes:
+        assert self._tap is not None
+        message = await self._connection.recv(decode=decode)
+        self._blocked = True  # a disk that stalls is not the node's silence
+        await self._tap.received(message, monotonic())
+        self._blocked = False
+        return message
+
     async def _wait_for_room(self) -> None:
         self._blocked = True
         while self._session.full and self._tip.tip is not None:
@@ -124,8 +160,7 @@ class PubSubConnection:
 
     async def _attend(self) -> None:
         """Do what `PubSubSession.receive` left to do."""
-        for message in self._session.take_outgoing():
-            await self._connection.send(message, text=True)
+        await self._send_outgoing()
         self._answered.set()
         if self._session.doubtful_slot is not None or self._session.slots_refused:
             self._slots.set()
@@ -144,6 +179,9 @@ class PubSubConnection:
             if self._tip.tip is not None:
                 self._on_connected(self._tip.tip)
         status.tip_slot, status.tip_at = self._tip.tip, self._tip.tip_at
+        if session.forks is not None and session.forks.doubtful:
+            doubtful, session.forks.doubtful = session.forks.doubtful, set()
+            self._on_doubt(doubtful)
         for odd in session.odd:
             self._count(odd.kind, odd.detail)
         session.odd.clear()
@@ -220,8 +258,7 @@ class PubSubConnection:
         request_id = self._session.ask("getSlot", [{"commitment": "processed"}])
         try:
             async with asyncio.timeout(_ASK_SECONDS):
-                for message in self._session.take_outgoing():
-                    await self._connection.send(message, text=True)
+                await self._send_outgoing()
                 while not self._session.answered(request_id):
                     self._answered.clear()
                     await self._answered.wait()

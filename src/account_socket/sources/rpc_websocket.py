@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import structlog
@@ -20,6 +21,7 @@ from account_socket.sources.pubsub import FrameReader
 from account_socket.sources.pubsub_session import PubSubSession
 from account_socket.sources.rpc_connection import PubSubConnection
 from account_socket.sources.slot_tip import SlotTip
+from account_socket.sources.tap import Tap
 
 if TYPE_CHECKING:
     from account_socket.sources.rpc_http import RpcHttp
@@ -61,6 +63,7 @@ class RpcWebSocket(Datasource):
         max_watched: how many single accounts are watched by accountSubscribe.
         stale_slot_seconds: without a new slot for so long, the connection is dead whatever TCP says.
         backoff: the waits between connections.
+        tap: listens in on every connection.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class RpcWebSocket(Datasource):
         subscribe_seconds: float = 10.0,
         open_seconds: float = OPEN_SECONDS,
         backoff: Backoff | None = None,
+        tap: Tap | None = None,
     ) -> None:
         self.name = name
         self.status = SourceStatus()
@@ -88,12 +92,23 @@ class RpcWebSocket(Datasource):
         self._subscribe_seconds = subscribe_seconds
         self._open_seconds = open_seconds
         self._backoff = backoff or Backoff(BACKOFF_BASE_SECONDS, BACKOFF_CAP_SECONDS)
+        self._tap = tap
         self._tip = SlotTip()
         self._complete_to: int | None = None
         self._reader = FrameReader(name)
+        self._watched: tuple[str, ...] = ()
+        self._connection: PubSubConnection | None = None
 
     def __repr__(self) -> str:
         return f"RpcWebSocket({self.name!r}, {self._endpoint.label!r})"
+
+    def watch(self, pubkeys: Collection[str]) -> None:
+        """See these accounts closed at once: as many as `max_watched`, in their order."""
+        watched = tuple(islice(pubkeys, self._max_watched))
+        if watched != self._watched:
+            self._watched = watched
+            if self._connection is not None:
+                self._connection.watch(watched)
 
     async def run(self, deliver: Deliver) -> None:
         """Deliver until cancelled. Raises only what `deliver` raises."""
@@ -121,20 +136,33 @@ class RpcWebSocket(Datasource):
             endpoint=self._endpoint,
             status=self.status,
             on_connected=self._connected_at,
+            on_doubt=self._doubt,
             ask_http=self._ask_http if self._rpc else None,
             stale_slot_seconds=self._stale_slot_seconds,
             subscribe_seconds=self._subscribe_seconds,
+            tap=self._tap,
         )
+        self._connection = run
+        if self._tap is not None:
+            self._tap.opened()
         try:
             await run.run(deliver)
         finally:
+            self._connection = None
             if self.status.connected:
                 self._complete_to = self.status.tip_slot
             self.status.connected = False
             await connection.close()
+        if self._tap is not None:
+            self._tap.lost(run.reason)
         return run.reason, run.progress_seconds, 0.0
 
+    def _doubt(self, pubkeys: Collection[str]) -> None:
+        self.on_doubt(pubkeys)
+
     def _connected_at(self, slot: int) -> None:
+        if self._connection is not None:
+            self._connection.watch(self._watched)
         reason = self.status.last_error or "the server was not running"
         self.on_gap(Gap(self.name, self._complete_to, slot, reason))
 

@@ -43,7 +43,7 @@ FROM account_state WHERE pubkey IN ({marks})
 """
 
 SELECT_MARKS = """
-SELECT rowid, pubkey, id, slot, write_version, hash, account_type
+SELECT rowid, pubkey, id, slot, write_version, hash, account_type, closed
 FROM account_state WHERE rowid > ? ORDER BY rowid LIMIT ?
 """
 
@@ -165,7 +165,7 @@ def select_marks(connection: sqlite3.Connection, after: int, limit: int) -> tupl
     """Return the page after row `after`, and the row to go on after."""
     rows = connection.execute(SELECT_MARKS, (after, limit)).fetchall()
     marks = [
-        (pubkey, Mark(id_, slot, write_version, hash_, type_))
-        for _, pubkey, id_, slot, write_version, hash_, type_ in rows
+        (pubkey, Mark(id_, slot, write_version, hash_, type_, closed=bool(closed)))
+        for _, pubkey, id_, slot, write_version, hash_, type_, closed in rows
     ]
     return (rows[-1][0] if rows else after), marks

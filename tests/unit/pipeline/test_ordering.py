@@ -54,6 +54,23 @@ CASES = {
         [raw(slot=1, data=b"a"), reread(5, b"a"), raw(slot=4, data=b"b")],
         [b"a"],
     ),
+    "what another program does with an account is not news": (
+        [
+            raw(slot=1, data=b"a"),
+            raw(slot=2, data=b"theirs", owner=SYSTEM_PROGRAM),
+            raw(slot=3, data=b"more", owner=SYSTEM_PROGRAM),
+            raw(slot=4, data=b"b"),
+        ],
+        [b"a", b"", b"b"],
+    ),
+    "that a closed account is gone for good is news": (
+        [
+            raw(slot=1, data=b"a"),
+            raw(slot=2, data=b"theirs", owner=SYSTEM_PROGRAM),
+            raw(slot=3, data=b"", owner=SYSTEM_PROGRAM, lamports=0),
+        ],
+        [b"a", b"", b""],
+    ),
     "a changed re-read is news": ([raw(slot=1, data=b"a"), reread(5, b"b")], [b"a", b"b"]),
     "a re-read of the same slot is the slot's last word": ([raw(slot=5, data=b"a"), reread(5, b"b")], [b"a", b"b"]),
     "an older re-read is dropped": ([raw(slot=6, data=b"b"), reread(5, b"a")], [b"b"]),
@@ -104,6 +121,31 @@ def test_a_source_that_is_back_does_not_own_its_last_slot_again() -> None:
     assert admitted(order, raw(slot=1, data=b"b", source="geyser", write_version=9)) == [b"b"]
     admitted(order, raw(slot=2, data=b"c"))
     assert admitted(order, raw(slot=2, data=b"d", source="geyser")) == []
+
+
+def test_what_another_source_told_of_a_slot_is_told_of_when_its_owner_is_lost() -> None:
+    """Which of the two states is newer only the node knows; accounts without such a quarrel are not named."""
+    order = ordering()
+    admitted(order, raw(data=b"a"), raw(KEY_B, data=b"a"), raw(data=b"b", source="rpc-1"))
+    assert order.lose("rpc-1") == []
+    assert order.lose("rpc-0") == [KEY_A]
+    assert order.lose("rpc-0") == []
+
+
+def test_duplicates_are_counted_per_source() -> None:
+    """A re-read is no duplicate; what a source pushes late, again or after another is."""
+    order = ordering()
+    admitted(order, raw(slot=2), raw(slot=2), raw(slot=2, source="rpc-1"), raw(slot=1, source="rpc-1"))
+    admitted(order, reread(3, b"one"))
+    assert order.duplicates == {"rpc-0": 1, "rpc-1": 2}
+
+
+def test_a_retraction_that_changes_nothing_is_none() -> None:
+    """What the node tells is what clients were told last."""
+    order = ordering()
+    admitted(order, raw(slot=5, data=b"a"))
+    assert admitted(order, reread(6, b"a", retracts=5)) == []
+    assert order.dropped == {"unchanged": 1}
 
 
 def test_a_state_that_a_dead_fork_gives_back_is_admitted_although_it_is_older() -> None:

@@ -191,7 +191,10 @@ BAD_FRAMES: dict[str, tuple[Any, str]] = {
     "an empty object": ({}, "unknown_frame"),
     "an unknown method": ({"method": "blockNotification", "params": {}}, "unknown_method"),
     "a method that is no text": ({"method": {"a": 1}}, "unknown_method"),
-    "accountNotification": ({"method": "accountNotification", "params": {"subscription": 1}}, "unknown_method"),
+    "an accountNotification without a result": (
+        {"method": "accountNotification", "params": {"subscription": 1}},
+        "bad_notification",
+    ),
     "no params": ({"method": "programNotification"}, "bad_notification"),
     "params as a list": ({"method": "programNotification", "params": []}, "bad_notification"),
     "no result": ({"method": "programNotification", "params": {"subscription": 1}}, "bad_notification"),
@@ -232,7 +235,7 @@ def test_a_bad_frame_is_odd(name: str) -> None:
         ),
         ({"error": {}, "id": 7}, Reply(7, None, 0, "None")),
         ({"error": [1], "id": 7}, Reply(7, None, 0, "list")),
-        (slot_notification(76, subscription=0), SlotNotification(0, 76)),
+        (slot_notification(76, subscription=0), SlotNotification(0, 76, 0, 0)),
     ],
 )
 def test_replies_and_slots(frame: Any, event: object) -> None:
