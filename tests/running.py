@@ -29,11 +29,17 @@ class ServerProcess:
     """
 
     def __init__(
-        self, directory: Path, env: Mapping[str, str] | None = None, *, command: Sequence[str] = ("serve",)
+        self,
+        directory: Path,
+        env: Mapping[str, str] | None = None,
+        *,
+        command: Sequence[str] = ("serve",),
+        launch: Sequence[str] = (sys.executable, "-m", "account_socket"),
     ) -> None:
         self.directory = directory
         self.env = {**QUIET, **(env or {})}
         self.command = command
+        self.launch = launch
         self.stderr = bytearray()
         self.stdout = bytearray()
         self.url = ""
@@ -51,9 +57,7 @@ class ServerProcess:
         self.url = ""
         seen, seen_on_stdout = len(self.stderr), len(self.stdout)
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "account_socket",
+            *self.launch,
             *self.command,
             cwd=self.directory,
             env={**clean, **self.env},

@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
+from math import inf
+from time import monotonic
 from typing import Any, Literal, TextIO
 from urllib.parse import quote, unquote
 
@@ -37,6 +39,9 @@ LEVELS = {
 }
 SHORTEST_SECRET = 6
 """Shorter ones are not searched for in log lines: they would blank ordinary words."""
+
+MAX_REMEMBERED = 100
+"""Different warnings that a `Seldom` remembers: what a node writes goes into them."""
 
 LogFormat = Literal["console", "json"]
 
@@ -91,6 +96,34 @@ def parse_directives(text: str) -> Directives:
     if default is None:
         default = logging.WARNING if modules else logging.INFO
     return Directives(default, modules)
+
+
+class Seldom:
+    """
+    Warnings of tries that go on and on: the same event with the same error is written once in `every` seconds.
+
+    The next one says how many were left out before it (`repeated`).
+    """
+
+    def __init__(self, log: Any, *, every: float = 60.0, clock: Callable[[], float] = monotonic) -> None:
+        self._log = log
+        self._every = every
+        self._clock = clock
+        self._told: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def warning(self, event: str, *, error: str, **facts: Any) -> None:
+        """Write the line, or count it."""
+        now = self._clock()
+        at, left_out = self._told.get((event, error), (-inf, 0))
+        if now - at < self._every:
+            self._told[event, error] = (at, left_out + 1)
+            return
+        if len(self._told) >= MAX_REMEMBERED:
+            self._told.clear()
+        self._told[event, error] = (now, 0)
+        if left_out:
+            facts["repeated"] = left_out
+        self._log.warning(event, error=error, **facts)
 
 
 class _Sink:

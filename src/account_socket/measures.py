@@ -71,7 +71,7 @@ def measure_pipeline(metrics: Metrics, pipeline: Pipeline, ordering: Ordering, s
         lambda: ordering.duplicates,
         label="source",
     )
-    add("account_socket_accounts_known", "Accounts ever admitted", "gauge", lambda: len(ordering))
+    add("account_socket_accounts_in_memory", "Accounts whose order is in memory", "gauge", lambda: len(ordering))
     failures = pipeline.decode_failures
     add("account_socket_decode_failures", "Accounts no layout fits", "counter", lambda: failures, label="kind")
     add("account_socket_degraded", "1 while updates go on without ids", "gauge", lambda: pipeline.degraded)

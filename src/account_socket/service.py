@@ -27,6 +27,7 @@ from account_socket.cache.base import Cache
 from account_socket.cache.memory import MemoryCache
 from account_socket.errors import RpcError, SettingsError, StoreError, WrongClusterError, scrub_url
 from account_socket.hub.hub import Hub
+from account_socket.logs import Seldom
 from account_socket.measures import measure_gaps, measure_pipeline, measure_sources, measure_storage
 from account_socket.metrics import Metrics
 from account_socket.model import AccountUpdate, Gap, StoredState
@@ -41,6 +42,7 @@ from account_socket.programs import load_programs
 from account_socket.server.limits import Limits
 from account_socket.server.listener import Listener
 from account_socket.server.readiness import Readiness
+from account_socket.server.status_feed import StatusFeed
 from account_socket.settings import Settings
 from account_socket.sources.base import Datasource
 from account_socket.sources.nodes import Nodes
@@ -108,15 +110,14 @@ class Service:
         self.sources = make_sources(settings, self._registry.programs, self._rpcs, timing)
         self._nodes = Nodes(self._rpcs, lambda: self.readiness.tip_slot)
         self._unchecked = list(self._rpcs)
+        self._tries = Seldom(log)
         self.metrics = Metrics()
 
     async def start(self) -> None:
         """Open the database, the cache and the port; what upstream says comes in `run_until`."""
         settings = self._settings
         identity = await self._store.open()
-        self._ordering = Ordering(self._registry.programs, identity.next_id)
-        async for page in self._store.marks():
-            self._ordering.load(page)
+        self._ordering = Ordering(self._registry.programs, identity.next_id, stored=identity.has_states)
         await self._check_cluster(CLUSTER_CHECK_SECONDS)
         self._cache = await _open_cache(settings)
         self._gaps = Gaps()
@@ -132,6 +133,7 @@ class Service:
             load=self._snapshots.load,
             knows=lambda pubkey: self._ordering.mark(pubkey) is not None,
             trusts=self._snapshots.trusts,
+            is_foreign=self._snapshots.is_foreign,
         )
         self.pipeline = Pipeline(
             ordering=self._ordering,
@@ -145,7 +147,7 @@ class Service:
         )
         self._healer = Healer(
             self._gaps,
-            known=lambda: len(self._ordering) > 0,
+            known=lambda: self._ordering.knows_any,
             subscribed=self.hub.subscribed_pubkeys,
             reread=self._nodes.read_again,
             admit=self.pipeline.admit,
@@ -160,10 +162,11 @@ class Service:
             forks=settings.commitment == "processed",
             settle=self._timing.settle,
         )
-        self._snapshots.attach(self.hub, self.pipeline.admit, self._healer.recheck)
+        self._snapshots.attach(self.hub, self.pipeline.admit, self.pipeline.recall, self._healer.recheck)
         for source in self.sources:
             source.on_gap = self._report_gap
             source.on_doubt = self._reconciler.doubt
+            source.on_slot = self._note_slot
         self._retention = Retention(
             self._store,
             keep_days=settings.retention_days,
@@ -182,6 +185,13 @@ class Service:
             parts={"database": self._database_report, "cache": self._cache_report, "gaps": self._gaps_report},
             facts={"reconcile": self._reconcile_facts},
         )
+        self._status_feed = StatusFeed(
+            self.hub,
+            self.sources,
+            self.readiness,
+            open_gaps=lambda: ((each.gap, each.error) for each in self._gaps.open),
+            admitted=lambda: self._ordering.next_id - 1,
+        )
         self._listener = Listener(
             settings.websocket_host,
             settings.websocket_port,
@@ -190,6 +200,7 @@ class Service:
             readiness=self.readiness.report,
             metrics=self.metrics,
             limits=_limits(settings),
+            greet=self._status_feed.greet,
         )
         measure_sources(self.metrics, self.sources)
         measure_pipeline(self.metrics, self.pipeline, self._ordering, self._snapshots)
@@ -209,6 +220,10 @@ class Service:
     def _report_gap(self, gap: Gap) -> None:
         self._lose(gap.source)
         self._healer.report(gap)
+        self._status_feed.note_gaps()
+
+    def _note_slot(self, slot: int, level: str) -> None:
+        self._status_feed.note_slot(slot, level)
 
     def _lose(self, source: str) -> None:
         self._reconciler.doubt(self._ordering.lose(source))
@@ -264,6 +279,7 @@ class Service:
                 self._retention.run(),
                 self._know_cluster(),
                 self._watch_sources(),
+                self._status_feed.run(),
             )
         ]
         stopped = asyncio.create_task(stop.wait())
@@ -294,7 +310,6 @@ class Service:
         while True:
             # A node would stream any account, however busy, that a client asked for by mistake.
             subscribed = [key for key in self.hub.subscribed_pubkeys() if not self._snapshots.is_foreign(key)]
-            self.hub.stale = self.readiness.stale
             for source in self.sources:
                 source.watch(subscribed)
                 if source.status.connected:
@@ -310,14 +325,14 @@ class Service:
             try:
                 genesis_hash = await rpc.get_genesis_hash(deadline=seconds)
             except RpcError as error:
-                log.warning("cluster not checked yet", node=repr(rpc), error=str(error), hint=error.hint)
+                self._tries.warning("cluster not checked yet", node=repr(rpc), error=str(error), hint=error.hint)
                 continue
             try:
                 await self._store.bind(genesis_hash)
             except WrongClusterError:
                 raise
             except StoreError as error:
-                log.warning("cluster not checked yet", node=repr(rpc), error=str(error), hint=error.hint)
+                self._tries.warning("cluster not checked yet", node=repr(rpc), error=str(error), hint=error.hint)
             else:
                 self._unchecked.remove(rpc)
         return not self._unchecked

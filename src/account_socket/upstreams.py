@@ -10,6 +10,7 @@ from account_socket.settings import Settings
 from account_socket.sources.base import Datasource
 from account_socket.sources.rpc_http import RpcHttp
 from account_socket.sources.rpc_websocket import BACKOFF_BASE_SECONDS, BACKOFF_CAP_SECONDS, OPEN_SECONDS, RpcWebSocket
+from account_socket.sources.tap import Tap
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,12 @@ def make_rpcs(settings: Settings) -> list[RpcHttp]:
 
 
 def make_sources(
-    settings: Settings, programs: Collection[str], rpcs: Collection[RpcHttp], timing: Timing
+    settings: Settings,
+    programs: Collection[str],
+    rpcs: Collection[RpcHttp],
+    timing: Timing,
+    *,
+    tap: Tap | None = None,
 ) -> list[Datasource]:
     """Return every datasource: PubSub, each with its node's HTTP JSON-RPC, then Yellowstone."""
     sources: list[Datasource] = [
@@ -70,15 +76,18 @@ def make_sources(
             stale_slot_seconds=timing.stall,
             open_seconds=timing.open,
             backoff=timing.backoff(),
+            tap=tap,
         )
         for number, (url, rpc) in enumerate(zip(settings.rpc_url, rpcs, strict=True))
     ]
     if settings.geyser_url:
-        sources.append(_make_yellowstone(settings.geyser_url, settings, programs, timing))
+        sources.append(_make_yellowstone(settings.geyser_url, settings, programs, timing, tap))
     return sources
 
 
-def _make_yellowstone(url: str, settings: Settings, programs: Collection[str], timing: Timing) -> Datasource:
+def _make_yellowstone(
+    url: str, settings: Settings, programs: Collection[str], timing: Timing, tap: Tap | None
+) -> Datasource:
     from account_socket.sources.yellowstone import Yellowstone  # noqa: PLC0415  (start-up without gRPC is faster)
 
     return Yellowstone(
@@ -92,4 +101,5 @@ def _make_yellowstone(url: str, settings: Settings, programs: Collection[str], t
         stale_slot_seconds=timing.stall,
         open_seconds=timing.open,
         backoff=timing.backoff(),
+        tap=tap,
     )

@@ -60,6 +60,7 @@ async def test_a_new_database_is_empty(open_store: Open) -> None:
     assert identity.genesis_hash is None
     assert identity.next_id == 1
     assert identity.last_created_at == ""
+    assert not identity.has_states
     assert len(identity.epoch) >= 10
     assert await all_marks(store) == {}
     assert await store.states([KEY_A]) == {}
@@ -109,10 +110,9 @@ async def test_a_signature_is_kept_and_none_is_null(store: Store, backend: Sqlit
 async def test_marks_hold_what_ordering_needs(store: Store) -> None:
     """A mark has the id, slot, write version, content hash and type of the account's newest update."""
     await store.append([changed(1), changed(2, write_version=5, content_hash=b"c" * 16), changed(3, KEY_B)])
-    assert await all_marks(store) == {
-        KEY_A: Mark(2, 2, 5, b"c" * 16, "Pool"),
-        KEY_B: Mark(3, 3, 0, b"h" * 16, "Pool"),
-    }
+    marks = {KEY_A: Mark(2, 2, 5, b"c" * 16, "Pool"), KEY_B: Mark(3, 3, 0, b"h" * 16, "Pool")}
+    assert await all_marks(store) == marks
+    assert await store.marks_of([KEY_B, KEY_A, "nobody"]) == marks
 
 
 async def test_marks_come_in_pages(store: Store) -> None:
@@ -121,6 +121,7 @@ async def test_marks_come_in_pages(store: Store) -> None:
     await store.append(updates)
     marks = await all_marks(store)
     assert {pubkey: mark.id for pubkey, mark in marks.items()} == {u.pubkey: u.id for u in updates}
+    assert await store.marks_of(list(marks)) == marks
 
 
 async def test_many_states_are_read_at_once(store: Store) -> None:
@@ -404,3 +405,16 @@ def test_the_suite_compares_whole_updates() -> None:
     first: AccountUpdate = changed(1)
     assert first == changed(1)
     assert first != changed(1, lamports=2)
+
+
+async def test_a_note_is_kept_until_the_next_one_under_its_name(open_store: Open) -> None:
+    """What is remembered is recalled, also after a restart; other names, and the database's own, are not touched."""
+    store, identity = await open_store()
+    assert await store.recall("epoch") is None
+    await store.remember("epoch", "mine")
+    await store.remember("other", "é" * 1_000)
+    await store.remember("epoch", "newer")
+    await store.close(next_id=None)
+    store, again = await open_store()
+    assert (await store.recall("epoch"), await store.recall("other")) == ("newer", "é" * 1_000)
+    assert again.epoch == identity.epoch

@@ -81,9 +81,7 @@ class Subscriber:
 async def rig(database: Path, *, patience: float = 0.3) -> AsyncIterator[Rig]:
     store = SqliteStore(database)
     identity = await store.open()
-    ordering = Ordering(REGISTRY.programs, identity.next_id)
-    async for page in store.marks():
-        ordering.load(page)
+    ordering = Ordering(REGISTRY.programs, identity.next_id, stored=identity.has_states)
     cache = MemoryCache(ttl=3600)
     node = Node()
     published: list[AccountUpdate] = []
@@ -114,12 +112,12 @@ async def rig(database: Path, *, patience: float = 0.3) -> AsyncIterator[Rig]:
     )
     healer = Healer(
         gaps,
-        known=lambda: len(ordering) > 0,
+        known=lambda: ordering.knows_any,
         subscribed=hub.subscribed_pubkeys,
         reread=node.look_up,
         admit=pipeline.admit,
     )
-    snapshots.attach(hub, pipeline.admit, healer.recheck)
+    snapshots.attach(hub, pipeline.admit, pipeline.recall, healer.recheck)
     tasks = [
         asyncio.ensure_future(pipeline.run()),
         asyncio.ensure_future(snapshots.run()),

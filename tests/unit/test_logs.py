@@ -236,3 +236,34 @@ def test_a_log_that_nobody_reads_is_no_fault() -> None:
     stream.close()
     structlog.get_logger("account_socket.server").info("ready")
     assert stream.closed
+
+
+# ---- warnings of tries that go on and on -------------------------------------------------------------------
+
+
+def test_the_same_warning_is_written_once_a_minute() -> None:
+    """What is tried again and again is told once, again after a minute with how often it came, and anew if it changes."""
+    now = 0.0
+    with structlog.testing.capture_logs() as lines:
+        tries = Seldom(structlog.get_logger("account_socket.test"), clock=lambda: now)
+        for now in range(0, 70, 10):  # noqa: B007  (the clock reads it)
+            tries.warning("not done", error="full", retry_in=1)
+        tries.warning("not done", error="locked", retry_in=1)
+        tries.warning("not read", error="full")
+    assert [(line["event"], line["error"], line.get("repeated")) for line in lines] == [
+        ("not done", "full", None),
+        ("not done", "full", 5),
+        ("not done", "locked", None),
+        ("not read", "full", None),
+    ]
+
+
+def test_endlessly_many_warnings_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors that differ each time are all written, and not all remembered."""
+    monkeypatch.setattr(logs, "MAX_REMEMBERED", 10)
+    with structlog.testing.capture_logs() as lines:
+        tries = Seldom(structlog.get_logger("account_socket.test"))
+        for number in range(100):
+            tries.warning("not done", error=str(number))
+    assert len(lines) == 100
+    assert len(tries._told) <= 10

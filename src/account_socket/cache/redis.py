@@ -19,6 +19,7 @@ from account_socket.backoff import Backoff
 from account_socket.cache.account_value import read_account_value
 from account_socket.cache.base import Cache
 from account_socket.cache.latest import LatestQueue
+from account_socket.cache.reply_limit import LimitedParser
 from account_socket.errors import CacheError, SettingsError, scrub_url
 from account_socket.model import AccountUpdate, StoredState
 
@@ -71,6 +72,7 @@ class RedisCache(Cache):
                 retry=Retry(NoBackoff(), 0),
                 protocol=2,
                 driver_info=None,
+                parser_class=LimitedParser,
             )
             self._writing: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # the library's gap
         except (ValueError, TypeError):

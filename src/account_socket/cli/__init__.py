@@ -18,6 +18,7 @@ COMMANDS = {
     "serve": "The server: reads RPC_URL and GEYSER_URL, decodes, stores, streams to WebSocket clients.",
     "demo": "A local node replaying a recording, and the server on it: no network, no key, no Redis.",
     "devnode": "Only the local node: Solana PubSub, HTTP JSON-RPC and Yellowstone gRPC.",
+    "record": "Record what a node sends, for devnode to replay.",
     "watch": "Subscribe to accounts, print each update and what changed.",
     "get": "Print the newest state of an account.",
     "decode": "Decode account bytes to JSON.",

@@ -19,7 +19,8 @@ from account_socket.cli.process import explaining_the_port, run_until_signal, ta
 from account_socket.settings import Settings, load
 
 if TYPE_CHECKING:
-    from account_socket.sources.recording import RecordedWrite, Recording
+    from account_socket.sources.recorded_write import RecordedWrite
+    from account_socket.sources.recording import Recording
 
 DEFAULT_RATE = 20.0
 OWN_SETTINGS = frozenset(

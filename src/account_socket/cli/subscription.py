@@ -27,17 +27,21 @@ class ServerError(AccountSocketError):
     """The server refused, broke off or was not there; `retryable` says whether to try again."""
 
 
-async def messages(url: str, pubkeys: Sequence[str]) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
+async def messages(
+    url: str, pubkeys: Sequence[str], *, status: bool = False
+) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
     """
     Subscribe to `pubkeys` and yield each message as it came and as JSON: states, acks, updates.
 
+    Args:
+        status: status and gap frames as well.
     Raises:
         SettingsError: `url` is none.
         ServerError: the connection could not be made or ended, or an error answer came.
     """
     try:
         connection = await connect(
-            complete_url(url),
+            with_status(complete_url(url)) if status else complete_url(url),
             compression=None,
             max_size=MAX_MESSAGE_BYTES,
             open_timeout=OPEN_SECONDS,
@@ -78,6 +82,12 @@ def complete_url(url: str) -> str:
     if not usable:
         raise SettingsError(f"--url {url}: is not a WebSocket URL such as {DEFAULT_URL}")
     return parts._replace(path="/ws").geturl() if parts.path in {"", "/"} else url
+
+
+def with_status(url: str) -> str:
+    """Return `url` with its query asking for status and gap frames."""
+    parts = urlsplit(url)
+    return parts._replace(query=f"{parts.query}&status=1" if parts.query else "status=1").geturl()
 
 
 def _server_error(url: str, error: Exception) -> ServerError:

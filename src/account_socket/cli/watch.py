@@ -23,6 +23,7 @@ def command(
     pubkeys: Annotated[list[str], typer.Argument(metavar="PUBKEY…", help="The accounts, base58.")],
     url: Annotated[str, typer.Option(help="The server.")] = "ws://127.0.0.1:8080/ws",
     count: Annotated[int | None, typer.Option(min=1, help="Stop after this many updates.")] = None,
+    status: Annotated[bool, typer.Option("--status", help="Tell on stderr how upstream is, and of gaps.")] = False,
 ) -> None:
     """Subscribe to accounts and print each update and what changed; JSON lines where stdout is not a terminal.
 
@@ -36,14 +37,16 @@ def command(
         show: Callable[[str, dict[str, Any]], None] = Display().show
     else:
         show = _print_line
-    run_until_signal(_watch(list(dict.fromkeys(pubkeys)), url, count, show))
+    run_until_signal(_watch(list(dict.fromkeys(pubkeys)), url, count, show, status=status))
 
 
 def _print_line(text: str, _message: dict[str, Any]) -> None:
     emit(text)
 
 
-async def _watch(pubkeys: list[str], url: str, count: int | None, show: Callable[[str, dict[str, Any]], None]) -> None:
+async def _watch(
+    pubkeys: list[str], url: str, count: int | None, show: Callable[[str, dict[str, Any]], None], *, status: bool
+) -> None:
     from account_socket.backoff import Backoff  # noqa: PLC0415  (not for --help)
     from account_socket.cli.subscription import ServerError, messages, requested  # noqa: PLC0415
 
@@ -52,7 +55,7 @@ async def _watch(pubkeys: list[str], url: str, count: int | None, show: Callable
     while True:
         began = time.monotonic()
         try:
-            async with aclosing(messages(url, pubkeys)) as received:
+            async with aclosing(messages(url, pubkeys, status=status)) as received:
                 async for text, message in received:
                     if "account" in message:
                         show(text, message)
@@ -61,6 +64,10 @@ async def _watch(pubkeys: list[str], url: str, count: int | None, show: Callable
                             return
                     elif message.get("type") == "ack":
                         _tell_absent(message, requested(pubkeys, message["id"]))
+                    elif message.get("type") == "status":
+                        _tell_status(message)
+                    elif message.get("type") == "gap":
+                        _tell_gap(message)
         except ServerError as error:
             if not error.retryable:
                 raise
@@ -74,3 +81,32 @@ def _tell_absent(ack: dict[str, Any], asked: Sequence[str]) -> None:
         talk(f"{pubkey}: belongs to another program")
     for pubkey in sorted({*asked} - {*ack["foreign"], *ack["found"]}):
         talk(f"{pubkey}: no state is known yet; waiting for its first update")
+
+
+def _printable(text: str) -> str:
+    """Return what a node may have written without what would steer a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _tell_status(status: dict[str, Any]) -> None:
+    if "slot" in status:
+        talk(f"slot {status['slot']} is {status['event']}")
+        return
+    if "source" in status:
+        reason = f": {_printable(status['reason'])}" if status.get("reason") else ""
+        talk(f"upstream {status['source']} {status['event']}{reason}")
+    else:
+        connected = [name for name, source in status["sources"].items() if source["connected"]]
+        state = "stale" if status["stale"] else "live"
+        talk(f"upstream is {state} at slot {status['tip_slot']}; connected: {', '.join(connected) or 'none'}")
+
+
+def _tell_gap(gap: dict[str, Any]) -> None:
+    begins = "" if gap["from_slot"] is None else f"from slot {gap['from_slot']} "
+    span = f"{begins}up to {gap['to_slot']}"
+    if gap["healed"]:
+        talk(f"gap of {gap['source']} healed, {span}")
+    elif "error" in gap:
+        talk(f"gap of {gap['source']} not healed yet, {span}: {_printable(gap['error'])}")
+    else:
+        talk(f"gap of {gap['source']}, {span}: {_printable(gap['reason'])}; states may be old until it is healed")

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from account_socket.devnode.connection import Connection
 from account_socket.devnode.jsonrpc import answer
+from account_socket.devnode.subscriptions import text_frame
 
 if TYPE_CHECKING:
     from account_socket.devnode.ledger import Ledger
@@ -80,6 +81,13 @@ class Gate:
         self._speaking.set()
         self.drop_connections()
         await self.http.shutdown(timeout=1.0)
+
+    def say(self, message: bytes) -> None:
+        """Send every WebSocket client one text message."""
+        frame = text_frame(message)
+        for connection in self.connections:
+            connection.send(frame)
+        self.flush()
 
     def flush(self) -> None:
         """Send what is queued for every touched connection."""

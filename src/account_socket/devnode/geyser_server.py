@@ -111,10 +111,11 @@ class GeyserServer:
         """How many streams are open."""
         return len(self._streams)
 
-    async def start(self, host: str, port: int) -> None:
-        """Serve; port 0 picks a free one. Raises OSError."""
+    async def start(self, host: str, port: int) -> int:
+        """Serve; port 0 picks a free one. Return the port. Raises OSError."""
         await self._start_server()
         await self.relay.start(host, port)
+        return self.port
 
     async def _start_server(self) -> None:
         server = grpc.aio.server(
@@ -147,6 +148,11 @@ class GeyserServer:
         """End every stream with a gRPC status."""
         for stream in self._streams:
             stream.end(code, text)
+
+    def say(self, message: bytes) -> None:
+        """Send every stream one message as it is."""
+        for stream in self._streams:
+            stream.send(message)
 
     # ---- methods -------------------------------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ class Ledger:
         self._genesis_hash = genesis_hash
         self._accounts: dict[str, RawAccount] = {}
         self._by_owner: dict[str, dict[str, RawAccount]] = {}
+        self._held: Ledger | None = None
         self._methods: dict[str, Callable[[list[Any]], bytes]] = {
             "getAccountInfo": self._get_account_info,
             "getMultipleAccounts": self._get_multiple_accounts,
@@ -81,8 +82,21 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._accounts)
 
+    def hold_reads(self, held: bool) -> None:
+        """Answer reads with what the accounts and the slots are now; or with what they are then."""
+        self._held = self._copy() if held else None
+
+    def _copy(self) -> Ledger:
+        copy = Ledger(tip_slot=self.tip_slot, genesis_hash=self._genesis_hash)
+        copy.context_slot = self.context_slot
+        for account in self._accounts.values():
+            copy.apply(account)
+        return copy
+
     def call(self, method: str, params: list[Any]) -> bytes:
         """Return the result of a read, as JSON. Raises RpcFault."""
+        if self._held is not None:
+            return self._held.call(method, params)
         if (read := self._methods.get(method)) is None:
             raise RpcFault(METHOD_NOT_FOUND, "Method not found")
         return read(params)

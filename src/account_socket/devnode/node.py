@@ -13,7 +13,7 @@ from account_socket.devnode import base58
 from account_socket.devnode.fork_choice import ForkChoice
 from account_socket.devnode.gate import Gate, Limits
 from account_socket.devnode.ledger import Ledger
-from account_socket.devnode.replay import SLOT_MS, Pace, Replay, slot_at
+from account_socket.devnode.replay import RECORDED, SLOT_MS, Pace, Rate, RecordedPace, Replay, slot_at
 from account_socket.devnode.subscriptions import Subscriptions
 from account_socket.model import SYSTEM_PROGRAM, RawAccount
 
@@ -46,7 +46,7 @@ class Devnode:
         recording: What is replayed.
         host, port: Where PubSub and HTTP JSON-RPC are served; port 0 picks a free one.
         http_port: A second port, as a validator has; both ports serve both.
-        rate: Writes per second.
+        rate: Writes per second, or "recorded": each write as long after the first as it was recorded.
         loop: Begin again at the end.
         accounts: The recording spread onto this many addresses (fewer than it has: the first ones only).
         start_on_subscribe: Replay from the first programSubscribe on, not from `start` on.
@@ -64,7 +64,7 @@ class Devnode:
         host: str = "127.0.0.1",
         port: int = 0,
         http_port: int | None = None,
-        rate: float = 20,
+        rate: Rate = 20,
         loop: bool = False,
         accounts: int | None = None,
         start_on_subscribe: bool = False,
@@ -74,7 +74,7 @@ class Devnode:
         geyser_port: int | None = None,
         geyser: Mapping[str, Any] | None = None,
     ) -> None:
-        if not 0 < rate <= MAX_RATE:
+        if rate != RECORDED and not 0 < rate <= MAX_RATE:
             raise ValueError(f"rate {rate} is not above 0 and at most {MAX_RATE:.0f} writes per second")
         if accounts is not None and accounts < 1:
             raise ValueError(f"accounts {accounts} is below 1")
@@ -82,7 +82,7 @@ class Devnode:
         self.host, self.port, self.http_port = host, port, http_port
         self.finished = asyncio.Event()
         self._rate, self._loop = rate, loop
-        self._replay = Replay(recording, accounts=accounts)
+        self._replay = Replay(recording, accounts=accounts, timed=rate == RECORDED)
         self._clock_offset = 0
         self._unix_ms_at_zero = time.time() * 1000 - time.monotonic() * 1000
         first = self._clock_slot() if loop or self._replay.done else self._replay.next_slot - 1
@@ -95,7 +95,7 @@ class Devnode:
         self._geyser_port = geyser_port or 0
         self._announced_at = 0.0
         self._writes = 0
-        self._pace: Pace | None = None
+        self._pace: Pace | RecordedPace | None = None
         self._begun = asyncio.Event()
         self._playing = asyncio.Event()
         self._playing.set()
@@ -298,15 +298,19 @@ class Devnode:
                 await asyncio.sleep(self._seconds_to_next_slot())
         elif not self._replay.done:
             self._announce(max(self._ledger.tip_slot + 1, self._replay.next_slot))
-        self._pace = Pace(self._rate, time.monotonic())
+        pace = None
         while not self._replay.done:
-            if not self._playing.is_set():
+            if pace is None or not self._playing.is_set():
                 await self._playing.wait()
-                self._pace = Pace(self._rate, time.monotonic())
-            self._play_slice(self._pace.due(time.monotonic(), MAX_SLICE_WRITES))
-            wait = self._pace.wait(time.monotonic())
+                pace = self._pace = self._new_pace()
+            self._play_slice(pace.due(time.monotonic(), MAX_SLICE_WRITES))
+            wait = pace.wait(time.monotonic())
             await asyncio.sleep(max(wait, SLICE_SECONDS) if wait else 0)
         self.finished.set()
+
+    def _new_pace(self) -> Pace | RecordedPace:
+        now = time.monotonic()
+        return RecordedPace(self._replay, now) if self._rate == RECORDED else Pace(self._rate, now)
 
     def _play_slice(self, count: int) -> None:
         for _ in range(count):

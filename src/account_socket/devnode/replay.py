@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final, Literal
 
 from solders.pubkey import Pubkey
 
@@ -17,6 +18,14 @@ SLOT_ZERO_UNIX_MS = 1_584_316_800_000
 """2020-03-16, when mainnet began: slots derived from the clock look like mainnet's."""
 MAX_DEBT_SECONDS = 1.0
 """How far behind its rate a replay may fall before what is missed is forgiven."""
+
+
+MAX_WAIT_SECONDS = 60.0
+"""A replay looks at the clock at least so often, however long nothing was recorded."""
+
+RECORDED: Final = "recorded"
+Rate = float | Literal["recorded"]
+"""Writes per second, or each at its recorded time."""
 
 
 def slot_at(unix_ms: float) -> int:
@@ -45,18 +54,22 @@ class Replay:
     """
     The recording's writes one after another, each on every address that its account stands for.
 
+    Args:
+        timed: Whether the recorded times are wanted.
+
     Attributes:
         total: How many writes one pass has.
         position: How many of them were taken in this pass.
         passes: How many passes are complete.
     """
 
-    def __init__(self, recording: Recording, *, accounts: int | None = None) -> None:
+    def __init__(self, recording: Recording, *, accounts: int | None = None, timed: bool = False) -> None:
         pubkeys = list(dict.fromkeys(write.account.pubkey for write in recording.writes))
         self._recording = recording
         self._addresses = spread(pubkeys, len(pubkeys) if accounts is None else accounts)
         self.total = sum(len(self._addresses[write.account.pubkey]) for write in recording.writes)
         self.passes = 0
+        self._seconds = _seconds_of(recording) if timed else []
         self.rewind()
 
     def rewind(self) -> None:
@@ -80,6 +93,22 @@ class Replay:
     def lowest_slot_ahead(self) -> int | None:
         """The lowest recorded slot of the writes not yet taken, or None when done."""
         return None if self.done else self._recording.lowest_slot_from[self._index]
+
+    @property
+    def next_seconds(self) -> float:
+        """When the next write is due, since the first one of the first pass. Only where `timed` and not done."""
+        # Between two passes lies what on average lies between two writes.
+        last, count = self._seconds[-1], len(self._seconds)
+        return self._seconds[self._index] + (self.passes * (last * count / (count - 1) if count > 1 else 1.0))
+
+    def count_due(self, seconds: float, limit: int) -> int:
+        """Return how many of the next writes of this pass, at most `limit`, are due by then. Only where `timed`."""
+        count, index = -self._copy, self._index
+        seconds -= self.next_seconds - self._seconds[index]
+        while count < limit and index < len(self._seconds) and self._seconds[index] <= seconds:
+            count += len(self._addresses[self._recording.writes[index].account.pubkey])
+            index += 1
+        return max(0, min(count, limit))
 
     def take(self, slot: int | None = None) -> RawAccount:
         """Return the next write, at its recorded slot or at `slot`. Only while not done."""
@@ -108,6 +137,36 @@ class Replay:
         writes = self._recording.writes
         while self._index < len(writes) and not self._addresses[writes[self._index].account.pubkey]:
             self._index += 1
+
+
+def _seconds_of(recording: Recording) -> list[float]:
+    """Return when each write is due after the first. Raises ValueError: the recording has no times."""
+    if not recording.timed:
+        raise ValueError("the recording has no times to replay it by")
+    # A write without a time comes with the one before it, and none comes before that.
+    times = list(accumulate((write.at_ms or 0 for write in recording.writes), max))
+    return [(at_ms - times[0]) / 1000 for at_ms in times]
+
+
+class RecordedPace:
+    """Which writes are due by their recorded times; times are seconds of a monotonic clock."""
+
+    def __init__(self, replay: Replay, now: float) -> None:
+        self._replay = replay
+        self._zero = now - replay.next_seconds
+        self.behind = 0.0
+
+    def due(self, now: float, limit: int) -> int:
+        """Return how many writes are due, at most `limit`; the caller makes them. Only while not done."""
+        self.behind = max(0.0, now - self._zero - self._replay.next_seconds)
+        self._zero += max(0.0, self.behind - MAX_DEBT_SECONDS)
+        return self._replay.count_due(now - self._zero, limit)
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until the next write is due, at most MAX_WAIT_SECONDS."""
+        if self._replay.done:
+            return 0.0
+        return min(max(0.0, self._zero + self._replay.next_seconds - now), MAX_WAIT_SECONDS)
 
 
 class Pace:

@@ -17,13 +17,16 @@ class Message(msgspec.Struct, frozen=True, gc=False, eq=False):
 
     Attributes:
         frame: the complete WebSocket frame.
-        pubkey: the account whose state it carries (a newer one may replace it), or None for an answer.
-        answers: whether it answers a subscribe request: then it belongs behind everything sent before.
+        key: what it tells of: the pubkey of the account whose state it carries, or the topic of a notice. A newer
+            one of the same key may replace it. None for an answer, which nothing replaces.
+        answers: whether it belongs behind everything sent before: a state that answers a subscribe request, a notice.
+        fence: whether no state sent before it may fall behind it. So it is with every answer.
     """
 
     frame: bytes
-    pubkey: str | None = None
+    key: str | None = None
     answers: bool = False
+    fence: bool = False
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -59,3 +62,14 @@ def state_message(
 def answer_message(payload: bytes) -> Message:
     """Return the message that carries an answer (ack, error, pong, list) to one client."""
     return Message(text_frame(payload))
+
+
+def notice_message(topic: str, payload: bytes, *, fence: bool = False) -> Message:
+    """
+    Return the message that carries a status or gap frame.
+
+    Args:
+        topic: of what it tells; two words, so that it is no pubkey. A stalled client keeps the newest of each topic.
+        fence: as in `Message`; the same for every message of a topic.
+    """
+    return Message(text_frame(payload), topic, answers=True, fence=fence)

@@ -63,10 +63,12 @@ class Hub:
         knows: tells whether a state of an account is known, in memory or not.
         trusts: tells whether the state in memory of an account is its newest as far as anybody knows; if not, it
             is loaded although it is in memory.
+        is_foreign: tells whether an account is known to belong to another program.
 
     Attributes:
         published_id: the id of the newest update that was published.
         stale: upstream is silent: what is known is told at once, and said to be stale.
+        listeners: the clients that asked for notices.
     """
 
     def __init__(
@@ -76,16 +78,19 @@ class Hub:
         load: Callable[[Sequence[str]], None],
         knows: Callable[[str], bool] = lambda _: False,
         trusts: Callable[[str], bool] = lambda _: True,
+        is_foreign: Callable[[str], bool] = lambda _: False,
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
         self._schedule = schedule
         self._load = load
         self._knows = knows
         self._trusts = trusts
+        self._is_foreign = is_foreign
         self._memory_bytes = memory_bytes
         self._states: OrderedDict[str, StoredState] = OrderedDict()
         self._states_bytes = 0
         self._subscribers: dict[str, dict[Outbox, None]] = {}
+        self.listeners: dict[Outbox, None] = {}
         self._waiting: dict[str, list[tuple[_Request, bool]]] = {}
         self._touched: list[Outbox] = []
         self._turn_bytes = 0
@@ -188,6 +193,8 @@ class Hub:
                 self._waiting[pubkey].append((request, False))
         elif pubkey in self._states or self._knows(pubkey):
             request.answered.found.append(pubkey)
+        elif self._is_foreign(pubkey):
+            request.answered.foreign.append(pubkey)
 
     def settle(
         self, pubkey: str, state: StoredState | None, source: str, *, foreign: bool = False, stale: bool = False
@@ -253,6 +260,7 @@ class Hub:
     def detach(self, outbox: Outbox) -> None:
         """Forget a client that is gone."""
         self.unsubscribe(outbox, list(outbox.pubkeys))
+        self.listeners.pop(outbox, None)
         outbox.pending.clear()
 
     @property
@@ -265,6 +273,10 @@ class Hub:
         return self._subscribers.keys()
 
     # ---- sending -------------------------------------------------------------------------------------------
+
+    def notify(self, notice: Message) -> None:
+        """Send every client that asked for notices one, behind everything published before."""
+        self._fan_out(notice, self.listeners)
 
     def answer(self, outbox: Outbox, payload: bytes) -> None:
         """Send one client an answer, behind everything it was sent before."""

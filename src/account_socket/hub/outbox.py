@@ -3,8 +3,8 @@ What one client is still to be sent.
 
 A client that keeps up is written everything, in order, TURN_BYTES in a loop turn. When its transport is above high
 water, or more waits than a client may have waiting, it is behind: then the backlog keeps the newest message of each
-account (a replaced one moves to the end, so that ids leave in order) and every answer. The backlog holds references
-to shared frames, so a stalled client costs its dictionary, not copies.
+account (a replaced one moves to the end, so that ids leave in order), the newest notice of each topic, and every
+answer. The backlog holds references to shared frames, so a stalled client costs its dictionary, not copies.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Outbox:
     Attributes:
         pending: what was published since the last flush, and what that left over; the hub appends to it directly.
         pubkeys: what this client is subscribed to, in the order of subscribing.
-        conflated: how many messages were replaced by a newer one of the same account.
+        conflated: how many messages were replaced by a newer one of the same key.
         sent: how many messages were taken.
     """
 
     __slots__ = (
         "__weakref__",
-        "_answers",
         "_backlog",
+        "_fences",
         "_left_over",
         "_max_bytes",
         "_next_answer",
@@ -53,7 +53,7 @@ class Outbox:
         self._max_bytes = max_bytes
         self._left_over = False
         self._backlog: dict[str | int, Message] = {}
-        self._answers = 0
+        self._fences = 0
         self._next_answer = 0
 
     @property
@@ -100,17 +100,19 @@ class Outbox:
     def _conflate(self) -> None:
         backlog = self._backlog
         for message in self.pending:
-            key = message.pubkey
+            key = message.key
             if key is None:
                 backlog[self._next_answer] = message
                 self._next_answer += 1
-                self._answers += 1
+                self._fences += 1
                 continue
             if key in backlog:
                 self.conflated += 1
-                if message.answers or not self._answers:
+                if message.answers or not self._fences:
                     del backlog[key]
-                # Where an answer waits, the newer state takes the older one's place: a state comes before its ack.
+                # Where a fence waits, the newer state takes the older one's place: a state comes before its ack.
+            else:
+                self._fences += message.fence
             backlog[key] = message
         self.pending.clear()
 
@@ -122,6 +124,6 @@ class Outbox:
             message = backlog.pop(next(iter(backlog)))
             frames.append(message.frame)
             size += len(message.frame)
-            self._answers -= message.pubkey is None
+            self._fences -= message.fence or message.key is None
         self.sent += len(frames)
         return frames

@@ -16,6 +16,7 @@ import structlog
 
 from account_socket.backoff import Backoff
 from account_socket.errors import SourceError
+from account_socket.logs import Seldom
 from account_socket.model import Gap, RawAccount, missing_account
 from account_socket.pipeline.gaps import Gaps
 from account_socket.sources.base import Deliver
@@ -54,6 +55,7 @@ class Healer:
         self._admit = admit
         self._wanted = asyncio.Event()
         self._doubtful: set[str] = set()
+        self._tries = Seldom(log)
 
     def recheck(self, pubkeys: Iterable[str]) -> None:
         """Take accounts to be re-read if somebody is subscribed to them."""
@@ -94,7 +96,7 @@ class Healer:
                     opened.attempts += 1
                     opened.error = str(error)
                 wait = backoff.next()
-                log.warning("gap not healed yet", error=str(error), hint=error.hint, retry_in=round(wait, 2))
+                self._tries.warning("gap not healed yet", error=str(error), hint=error.hint, retry_in=round(wait, 2))
                 await asyncio.sleep(wait)
                 self._wanted.set()
             else:

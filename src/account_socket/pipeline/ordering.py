@@ -15,11 +15,17 @@ Order is (slot, write_version) per account, and one source per slot:
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import islice
 
 import msgspec
 
 from account_socket.model import Mark, Origin, RawAccount
+
+MAX_MARKS = 500_000
+"""Accounts whose newest place is in memory, 330 bytes each; others are read from the store when they come again."""
+
+MAX_ABSENT = 100_000
 
 MAX_CONTESTED = 10_000
 """Accounts of which it is remembered that sources told different states in one slot."""
@@ -45,15 +51,21 @@ class Ordering:
     Args:
         programs: the program ids that we decode; an account of another owner is closed to us, or foreign.
         next_id: the first id to give.
+        stored: whether a store remembers accounts: what is not in memory must be looked for there (`unread`).
 
     Attributes:
         dropped: how many states were no news, by reason.
         duplicates: how many of these a source pushed after another, or twice, by source.
     """
 
-    def __init__(self, programs: Collection[str], next_id: int) -> None:
+    def __init__(
+        self, programs: Collection[str], next_id: int, *, stored: bool = False, max_marks: int = MAX_MARKS
+    ) -> None:
         self._programs = frozenset(programs)
+        self._stored = stored
+        self._max_marks = max_marks
         self._marks: dict[str, Mark] = {}
+        self._absent: set[str] = set()
         self._lost: set[str] = set()
         self._newest: dict[str, int] = {}
         self._disowned_to: dict[str, int] = {}
@@ -62,11 +74,41 @@ class Ordering:
         self.dropped: Counter[str] = Counter()
         self.duplicates: Counter[str] = Counter()
 
-    def load(self, marks: Iterable[tuple[str, Mark]]) -> None:
-        """Take over what a store remembers."""
-        self._marks.update(marks)
+    def unread(self, pubkeys: Iterable[str]) -> list[str]:
+        """Return the accounts that only the store can tell of; `load` them before anything else is asked of them."""
+        if not self._stored:
+            return []
+        marks, absent = self._marks, self._absent
+        return list({pubkey: None for pubkey in pubkeys if pubkey not in marks and pubkey not in absent})
+
+    def load(self, pubkeys: Iterable[str], marks: Mapping[str, Mark]) -> None:
+        """Take over what the store remembers of `pubkeys`: nothing, where `marks` has none."""
+        if len(self._absent) > MAX_ABSENT:
+            self._absent.clear()
+        for pubkey in pubkeys:
+            if pubkey not in marks:
+                self._absent.add(pubkey)
+            elif pubkey not in self._marks:  # else it was admitted while the store was read
+                self._marks[pubkey] = marks[pubkey]
+
+    def trim(self, committed_id: int) -> None:
+        """Forget the accounts longest in memory beyond the bound, as far as the store has them."""
+        excess = len(self._marks) - self._max_marks
+        if excess <= 0:
+            return
+        oldest = [pubkey for pubkey, mark in islice(self._marks.items(), 2 * excess) if mark.id <= committed_id]
+        for pubkey in oldest[:excess]:
+            del self._marks[pubkey]
+            self._contested.pop(pubkey, None)
+        self._stored = True
+
+    @property
+    def knows_any(self) -> bool:
+        """Whether any account was ever admitted, in this run or an earlier one."""
+        return self._stored or bool(self._marks)
 
     def __len__(self) -> int:
+        """Return how many accounts are in memory."""
         return len(self._marks)
 
     def mark(self, pubkey: str) -> Mark | None:
@@ -152,6 +194,8 @@ class Ordering:
         return self._admitted(raw, mark, content_hash)
 
     def _admitted(self, raw: RawAccount, mark: Mark | None, content_hash: bytes) -> Place:
+        if mark is None:
+            self._absent.discard(raw.pubkey)
         place = Place(self.next_id, mark.id if mark else None, content_hash, mark.account_type if mark else None)
         self.next_id += 1
         source = raw.source if raw.origin is Origin.LIVE else ""

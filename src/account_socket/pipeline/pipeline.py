@@ -22,6 +22,7 @@ import structlog
 
 from account_socket.decode.registry import Registry
 from account_socket.errors import StoreError
+from account_socket.logs import Seldom
 from account_socket.metrics import SIZES, Histogram
 from account_socket.model import AccountUpdate, Origin, RawAccount, encode_account
 from account_socket.pipeline.ordering import Ordering, Place
@@ -78,6 +79,7 @@ class Pipeline:
         self._last_group = (0.0, 0)
         self._idle = asyncio.Event()
         self._idle.set()
+        self._tries = Seldom(failures_log)
         self._kinds_logged: set[tuple[str, str]] = set()
         self.history = True
         self.degraded = False
@@ -91,6 +93,7 @@ class Pipeline:
 
     async def admit(self, batch: list[RawAccount]) -> None:
         """Take what arrived, in arrival order; return when there is room for more."""
+        await self.recall([raw.pubkey for raw in batch])
         for at in range(0, len(batch), ADMIT_AT_ONCE):
             if at:
                 await asyncio.sleep(0)
@@ -104,6 +107,19 @@ class Pipeline:
                     self._publish_without_ids()
                     self._queue.shed()
         await self._queue.room()
+
+    async def recall(self, pubkeys: Iterable[str]) -> None:
+        """Have the order of these accounts in memory: what the store remembers of them is read."""
+        unread = self._ordering.unread(pubkeys)
+        if not unread or self.degraded:
+            return
+        try:
+            async with asyncio.timeout(self._patience):
+                marks = await self._store.marks_of(unread)
+        except (StoreError, TimeoutError) as error:
+            self._tries.warning("accounts not recalled", accounts=len(unread), error=str(error) or "timed out")
+        else:
+            self._ordering.load(unread, marks)
 
     def _now(self) -> str:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -196,7 +212,7 @@ class Pipeline:
                 refused = await self._await_patiently(append)
             except StoreError as error:
                 self._stuck_since = self._stuck_since or started
-                failures_log.warning("commit failed", error=str(error), hint=error.hint, retry_in=delay)
+                self._tries.warning("commit failed", error=str(error), hint=error.hint, retry_in=delay)
                 await self._sleep_patiently(delay)
                 delay = min(delay * 2, longest)
                 continue
@@ -226,6 +242,7 @@ class Pipeline:
 
     def _commit_succeeded(self, group: list[AccountUpdate], seconds: float) -> None:
         self._committed_id = group[-1].id
+        self._ordering.trim(self._committed_id)
         self.group_size.observe(len(group))
         self.commit_seconds.observe(seconds)
         if self.degraded:

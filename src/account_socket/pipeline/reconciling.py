@@ -20,6 +20,7 @@ import structlog
 
 from account_socket.backoff import Backoff
 from account_socket.errors import SourceError
+from account_socket.logs import Seldom
 from account_socket.model import RawAccount, missing_account
 from account_socket.pipeline.ordering import Ordering
 from account_socket.sources.base import Deliver
@@ -72,6 +73,7 @@ class Reconciler:
         self._settle = settle
         self._doubted: dict[str, int] = {}
         self._in_doubt = asyncio.Event()
+        self._tries = Seldom(log)
         self._began: float | None = None
         self._took = 0.0
         self.failures = 0
@@ -103,7 +105,7 @@ class Reconciler:
                 await self._compare(pubkeys)
         except SourceError as error:
             self.failures += 1
-            log.warning("accounts not compared with the node", error=str(error), hint=error.hint)
+            self._tries.warning("accounts not compared with the node", error=str(error), hint=error.hint)
 
     async def _changed_hands(self, pubkeys: Sequence[str]) -> list[str]:
         """Take what is closed; return the accounts that must be read whole."""
@@ -158,7 +160,7 @@ class Reconciler:
                 self.failures += 1
                 self.doubt(self._unsettled(doubted, pending))
                 wait = backoff.next()
-                log.warning("doubted states not read yet", accounts=len(pending), error=str(error), hint=error.hint)
+                self._tries.warning("doubted states not read yet", accounts=len(pending), error=str(error), hint=error.hint)
                 await asyncio.sleep(wait)
             else:
                 backoff.reset()

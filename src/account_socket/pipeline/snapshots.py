@@ -20,6 +20,7 @@ import structlog
 from account_socket.cache.base import Cache
 from account_socket.errors import AccountSocketError, StoreError
 from account_socket.hub.hub import Hub
+from account_socket.logs import Seldom
 from account_socket.model import RawAccount, StoredState, missing_account
 from account_socket.pipeline.gaps import Gaps
 from account_socket.pipeline.ordering import Ordering
@@ -34,6 +35,7 @@ MAX_MISSES = 100_000
 MAX_LOOKUP = 100
 LOOKUPS_AT_ONCE = 4
 
+Recall = Callable[[Iterable[str]], Awaitable[None]]
 Lookup = Callable[[Sequence[str], int], Awaitable[tuple[int, list[RawAccount | None]]]]
 """Reads up to 100 accounts, at a given slot or later, within the budget of reads that clients cause."""
 
@@ -70,20 +72,23 @@ class Snapshots:
         self._misses: OrderedDict[str, tuple[float, bool]] = OrderedDict()
         self._wanted = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._tries = Seldom(log)
         self.lookups = 0
         self.lookup_errors = 0
 
-    def attach(self, hub: Hub, admit: Deliver, recheck: Callable[[Iterable[str]], None]) -> None:
+    def attach(self, hub: Hub, admit: Deliver, recall: Recall, recheck: Callable[[Iterable[str]], None]) -> None:
         """
         Close the circle.
 
         Args:
             hub: whose clients wait for what is read here.
             admit: the pipeline's entrance.
+            recall: has the order of accounts in memory.
             recheck: told of accounts that were served stale, to be re-read when the node can tell.
         """
         self._hub = hub
         self._admit = admit
+        self._recall = recall
         self._recheck = recheck
 
     @property
@@ -102,7 +107,17 @@ class Snapshots:
         return missed is not None and missed[1] and self._ordering.mark(pubkey) is None
 
     def load(self, pubkeys: Sequence[str]) -> None:
-        """Start reading `pubkeys`; the hub is told of each within three times `patience`, found or not."""
+        """Start reading `pubkeys`; the hub is told of each within four times `patience`, found or not."""
+        if self._ordering.unread(pubkeys):
+            self._spawn(self._recall_and_read(pubkeys))
+        else:
+            self._start_reading(pubkeys)
+
+    async def _recall_and_read(self, pubkeys: Sequence[str]) -> None:
+        await self._recall(pubkeys)
+        self._start_reading(pubkeys)
+
+    def _start_reading(self, pubkeys: Sequence[str]) -> None:
         known = [pubkey for pubkey in pubkeys if self._readable(pubkey)]
         for at in range(0, len(known), PAGE):
             self._spawn(self._read(known[at : at + PAGE], last_resort=False))
@@ -133,7 +148,7 @@ class Snapshots:
             except TimeoutError:
                 break
             except StoreError as error:
-                log.warning("state not read", error=str(error), hint=error.hint)
+                self._tries.warning("state not read", error=str(error), hint=error.hint)
             if missing:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 0.5)
@@ -231,7 +246,7 @@ class Snapshots:
                 slot, accounts = await self._lookup(batch, at_least)
         except (AccountSocketError, TimeoutError) as error:
             self.lookup_errors += 1
-            log.warning("accounts not read from the node", accounts=len(batch), error=str(error) or "timed out")
+            self._tries.warning("accounts not read from the node", accounts=len(batch), error=str(error) or "timed out")
             if len(batch) > 1 and not getattr(error, "retryable", True):
                 # One account makes no sense; the others must not suffer for it.
                 middle = len(batch) // 2

@@ -95,11 +95,13 @@ def parse(text: str) -> Request | Refusal:
         return Refusal(request_id, refused.code, refused.message)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+class _Repeating(dict[str, Any]):
+    """An object in which a key appears twice: harmless inside what is ignored."""
+
+
+def _note_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise _RefusedError(ErrorCode.INVALID_MESSAGE, "a key appears twice in one object; send each key once")
-    return fields
+    return fields if len(fields) == len(pairs) else _Repeating(fields)
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -107,7 +109,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 # The standard library's decoder, as it alone lets a repeated key be seen.
-_decode_json = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant).decode
+_decode_json = json.JSONDecoder(object_pairs_hook=_note_repeats, parse_constant=_refuse_constant).decode
 
 
 def _read_object(text: str) -> dict[str, Any]:
@@ -125,6 +127,8 @@ def _read_object(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         message = f"a message is one JSON object, not {_name_type(value)}"
         raise _RefusedError(ErrorCode.INVALID_MESSAGE, message)
+    if isinstance(value, _Repeating):
+        raise _RefusedError(ErrorCode.INVALID_MESSAGE, "a key appears twice in one object; send each key once")
     return value
 
 
@@ -226,6 +230,7 @@ def is_pubkey(text: str) -> bool:
 
 _TYPE_NAMES: dict[type, str] = {
     dict: "an object",
+    _Repeating: "an object",
     list: "an array",
     str: "a string",
     int: "an integer",

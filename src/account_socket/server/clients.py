@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from account_socket.hub.hub import Hub
+from account_socket.hub.outbox import Outbox
 from account_socket.protocol.codes import ABNORMAL_CLOSURE, Close
 from account_socket.protocol.session import Tally
 from account_socket.server.deadlines import Deadlines
@@ -27,6 +28,7 @@ class Clients:
     """
     Args:
         epoch: names the database's life, said in every ack.
+        greet: has a client that asked for it told how upstream is, and what changes from then on.
 
     Attributes:
         connections: the clients that were let in and are not gone; those on their way out included.
@@ -37,10 +39,11 @@ class Clients:
         refused: how many were turned away at once, by close code.
     """
 
-    def __init__(self, hub: Hub, limits: Limits, epoch: str) -> None:
+    def __init__(self, hub: Hub, limits: Limits, epoch: str, greet: Callable[[Outbox], None] = lambda _: None) -> None:
         self.hub = hub
         self.limits = limits
         self.epoch = epoch
+        self.greet = greet
         self.connections: set[Connection] = set()
         self.sockets = 0
         self.accepted = 0

@@ -50,6 +50,7 @@ class Connection(asyncio.Protocol):
     Args:
         protocol: after a successful handshake, its answer still to be sent.
         number: names the connection in the log.
+        wants_status: whether it is told of upstream beside accounts.
     """
 
     __slots__ = (
@@ -65,6 +66,7 @@ class Connection(asyncio.Protocol):
         "_session",
         "_transport",
         "_unread",
+        "_wants_status",
         "_writable",
         "address",
         "number",
@@ -73,12 +75,13 @@ class Connection(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(self, clients: Clients, protocol: ServerProtocol, number: int) -> None:
+    def __init__(self, clients: Clients, protocol: ServerProtocol, number: int, *, wants_status: bool = False) -> None:
         now = monotonic()
         self.number = number
         self.address = ""
         self.outbox = Outbox(self.flush, clients.limits.outbox_max_bytes)
         self._clients = clients
+        self._wants_status = wants_status
         self._protocol = protocol
         self._session = Session(clients.limits.requests, clients.tally, now=now)
         self._opened_at = now
@@ -113,6 +116,8 @@ class Connection(asyncio.Protocol):
             return
         self._clients.admit(self)
         log.info("client connected", conn=self.number, peer=f"{peer[0]}:{peer[1]}")
+        if self._wants_status:
+            self._clients.greet(self.outbox)
         if early:
             self.data_received(early)
 

@@ -37,6 +37,11 @@ def is_upgrade(head: bytes) -> bool:
     return _WEBSOCKET_PATH.match(path) is not None and _UPGRADE.search(head) is not None
 
 
+def asks_for_status(head: bytes) -> bool:
+    """Return whether the request line of an upgrade has `status=1` in its query."""
+    return b"status=1" in head.split(b" ", 2)[1].partition(b"?")[2].split(b"&")
+
+
 def error_body(code: str, message: str) -> bytes:
     """Return the JSON body of every HTTP error."""
     return msgspec.json.encode({"error": {"code": code, "message": message}})

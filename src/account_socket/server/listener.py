@@ -11,6 +11,7 @@ import structlog
 from aiohttp import web
 
 from account_socket.hub.hub import Hub
+from account_socket.hub.outbox import Outbox
 from account_socket.metrics import Metrics
 from account_socket.protocol.codes import Close
 from account_socket.server import handshake
@@ -122,7 +123,11 @@ class Front(asyncio.Protocol):
             self._refuse(shaken.response)
             return
         self._listener.opened(self)
-        Connection(self._listener.clients, shaken, self._listener.next_number()).open(self._transport, early)
+        wants_status = handshake.asks_for_status(head)
+        connection = Connection(
+            self._listener.clients, shaken, self._listener.next_number(), wants_status=wants_status
+        )
+        connection.open(self._transport, early)
 
     def release_http(self) -> bytes:
         """Take the transport away from HTTP, whose handler is asking for it; return what it read beyond the head."""
@@ -199,6 +204,7 @@ class Listener:
         epoch: names the database's life, said in every ack.
         readiness: what /readyz answers.
         metrics: what /metrics shows; the server adds its own.
+        greet: see `Clients`.
 
     Attributes:
         clients: the WebSocket clients and their totals.
@@ -214,11 +220,12 @@ class Listener:
         readiness: Readiness,
         metrics: Metrics,
         limits: Limits | None = None,
+        greet: Callable[[Outbox], None] = lambda _: None,
     ) -> None:
         self._host = host
         self._requested_port = port
         self._limits = limits or Limits()
-        self.clients = Clients(hub, self._limits, epoch)
+        self.clients = Clients(hub, self._limits, epoch, greet)
         self.heads: Deadlines[Front] = Deadlines(self._limits.head_seconds)
         self.farewells: Deadlines[Front] = Deadlines(self._limits.close_seconds)
         self.overflowed = 0
@@ -289,6 +296,7 @@ class Listener:
         add = metrics.add
         add("account_socket_connections", "WebSocket clients connected", "gauge", lambda: self.connections)
         add("account_socket_sockets", "Sockets open on the port, HTTP included", "gauge", lambda: clients.sockets)
+        add("account_socket_listeners", "Clients that asked for status", "gauge", lambda: len(hub.listeners))
         add("account_socket_connections_accepted", "Clients let in", "counter", lambda: clients.accepted)
         add("account_socket_connections_refused", "Clients refused", "counter", lambda: clients.refused, label="code")
         add("account_socket_connections_overflowed", "Sockets cut off unseen", "counter", lambda: self.overflowed)

@@ -32,6 +32,9 @@ COMPLETES: Final[Mapping[str, pb.SlotStatus]] = {
 }
 """The status that comes after the last write of a slot, by the commitment of the stream."""
 
+LEVELS: Final[Mapping[int, str]] = {pb.SLOT_CONFIRMED: "confirmed", pb.SLOT_FINALIZED: "finalized"}
+"""The statuses that say that a slot is less likely to die than before."""
+
 _NOTHING_STORED = 2**64 - 1
 _MAX_KNOWN_KEYS = 200_000
 _KEY_BYTES = 32

@@ -22,6 +22,7 @@ from account_socket.sources.base import Deliver, SourceStatus
 from account_socket.sources.geyser import Then, after, ping_request
 from account_socket.sources.geyser_session import GeyserSession
 from account_socket.sources.slot_tip import SlotTip
+from account_socket.sources.tap import Tap
 
 PING_SECONDS = 15.0
 """Balancers that ignore HTTP/2 pings drop a stream on which the client says nothing."""
@@ -70,9 +71,12 @@ class GeyserConnection:
         filters: Callable[[int | None], bytes],
         ask_slot: AskSlot,
         on_gap: Callable[[Gap], None],
+        on_slot: Callable[[int, str], None],
         stale_slot_seconds: float,
+        tap: Tap | None = None,
     ) -> None:
         self._call = call
+        self._tap = tap
         self._session = session
         self._tip = tip
         self._name = name
@@ -82,6 +86,7 @@ class GeyserConnection:
         self._filters_changed = False
         self._ask_slot = ask_slot
         self._on_gap = on_gap
+        self._on_slot = on_slot
         self._stale_seconds = stale_slot_seconds
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -123,7 +128,8 @@ class GeyserConnection:
     # ---- in ------------------------------------------------------------------------------------------------
 
     async def _read(self) -> None:
-        session, read, arrived = self._session, self._call.read, self._arrived
+        session, arrived = self._session, self._arrived
+        read = self._read_tapped if self._tap else self._call.read
         try:
             while (message := await read()) is not EOF:
                 assert isinstance(message, bytes)
@@ -141,6 +147,15 @@ class GeyserConnection:
             if not self._abort_reason or (task is not None and task.cancelling()):
                 raise
             self.reason = self._abort_reason
+
+    async def _read_tapped(self) -> Any:
+        assert self._tap is not None
+        message = await self._call.read()
+        if isinstance(message, bytes):
+            self._blocked = True  # a disk that stalls is not the node's silence
+            await self._tap.received(message, monotonic())
+            self._blocked = False
+        return message
 
     def _end(self, code: grpc.StatusCode, details: str) -> None:
         self.code = code.name
@@ -194,6 +209,7 @@ class GeyserConnection:
                 await asyncio.sleep(LINGER_SECONDS)
             ahead = session.slot_ahead
             accounts = session.take_accounts()
+            levels, session.levels = session.levels, []
             self._room.set()
             if ahead:
                 accounts = await self._judge(accounts)
@@ -201,6 +217,8 @@ class GeyserConnection:
                 status.notifications += len(accounts)
                 status.last_update_slot = accounts[-1].slot
                 await deliver(accounts)
+            for slot, level in levels:
+                self._on_slot(slot, level)
             handed_at = monotonic()
 
     async def _judge(self, accounts: list[RawAccount]) -> list[RawAccount]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from account_socket.model import Gap, RawAccount
 from account_socket.sources.continuity import Continuity
 from account_socket.sources.forks import Forks, Retraction
-from account_socket.sources.geyser import OddUpdateError, Ping, SlotUpdate, UpdateReader, ping_request
+from account_socket.sources.geyser import LEVELS, OddUpdateError, Ping, SlotUpdate, UpdateReader, ping_request
 from account_socket.sources.geyser_proto.geyser_pb2 import SLOT_CREATED_BANK, SLOT_DEAD, SLOT_FINALIZED
 from account_socket.sources.slot_tip import SlotTip
 
@@ -44,8 +44,8 @@ class GeyserSession:
         replay_from: a slot to ask a second replay from, or None: it was in the making when the stream began, so that
             neither the first replay nor the stream brought its first writes.
         slot_ahead: an account waits whose slot lies beyond what the tip allows.
-        outgoing, gaps, odd: requests to send, what was missed, and what was odd (kind, detail), since the caller last
-            emptied them.
+        outgoing, gaps, odd, levels: requests to send, what was missed, what was odd (kind, detail), and which slots
+            came to which level above the stream's, since the caller last emptied them.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class GeyserSession:
         self.slot_ahead = False
         self.gaps: list[Gap] = []
         self.odd: list[tuple[str, str]] = []
+        self.levels: list[tuple[int, str]] = []
         tip.new_connection()
 
     @property
@@ -93,8 +94,8 @@ class GeyserSession:
 
     @property
     def waiting(self) -> bool:
-        """Whether accounts wait to be handed over."""
-        return bool(self._accounts)
+        """Whether accounts, or levels of slots, wait to be handed over."""
+        return bool(self._accounts or self.levels)
 
     def take_accounts(self) -> list[RawAccount]:
         """Return the accounts that have arrived, in their order, and make room."""
@@ -210,12 +211,19 @@ class GeyserSession:
             self._track(self._forks, update)
         if update.status == self._continuity.completes:
             self._complete(slot)
+        elif update.status in LEVELS and update.status > self._continuity.completes:
+            self._note_level(slot, LEVELS[update.status])
 
     def _beat(self, slot: int, now: float) -> None:
         self._tip.confirm(slot, now)
         if slot > self._newest_slot:
             self._newest_slot = slot
             self.heartbeats += 1
+
+    def _note_level(self, slot: int, level: str) -> None:
+        # Passed over where what the slot wrote may be held back, or where nobody takes what is noted.
+        if not self._held and len(self.levels) < MAX_BATCH_ACCOUNTS:
+            self.levels.append((slot, level))
 
     def _complete(self, slot: int) -> None:
         continuity, overlap = self._continuity, self._overlap

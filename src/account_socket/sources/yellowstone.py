@@ -22,6 +22,7 @@ from account_socket.sources.geyser_connection import GeyserConnection
 from account_socket.sources.geyser_node import Node, open_channel
 from account_socket.sources.geyser_session import GeyserSession
 from account_socket.sources.slot_tip import SlotTip
+from account_socket.sources.tap import Tap
 
 OPEN_SECONDS = 5.0
 """For TCP, TLS and the first answer: a node that accepts TCP and says nothing is left after it."""
@@ -65,6 +66,7 @@ class Yellowstone(Datasource):
         max_watched: how many single accounts the node's limits allow in a filter.
         stale_slot_seconds: without a new slot for so long, the stream is dead whatever TCP says.
         backoff: the waits between connections.
+        tap: listens in on every stream.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Yellowstone(Datasource):
         stale_slot_seconds: float = 10.0,
         open_seconds: float = OPEN_SECONDS,
         backoff: Backoff | None = None,
+        tap: Tap | None = None,
     ) -> None:
         self.name = name
         self.status = SourceStatus()
@@ -92,6 +95,7 @@ class Yellowstone(Datasource):
         self._stale_slot_seconds = stale_slot_seconds
         self._open_seconds = open_seconds
         self._backoff = backoff or Backoff(BACKOFF_BASE_SECONDS, BACKOFF_CAP_SECONDS)
+        self._tap = tap
         self._tip = SlotTip()
         self._reader = UpdateReader(name)
         self._continuity = Continuity(commitment)
@@ -195,14 +199,21 @@ class Yellowstone(Datasource):
             filters=self._filters,
             ask_slot=node.slot,
             on_gap=self.on_gap,
+            on_slot=self.on_slot,
             stale_slot_seconds=self._stale_slot_seconds,
+            tap=self._tap,
         )
+        if self._tap is not None:
+            self._tap.opened()
         try:
             await self._open(call, from_slot)
             await connection.run(deliver)
         finally:
             call.cancel()
+        if self._tap is not None:
+            self._tap.lost(connection.reason)
         if connection.connected:
+            self.status.last_error = connection.reason  # before it is seen that the connection is lost
             self._was_connected = True
             self._replay_failures = 0
         return _Ending(connection.then, connection.reason, connection.code, connection.progress_seconds)

@@ -22,12 +22,14 @@ class Identity:
         genesis_hash: the cluster it belongs to, or None while it belongs to none.
         next_id: the first id that was never used.
         last_created_at: the newest `created_at` stored, or "".
+        has_states: whether the state of any account is stored.
     """
 
     epoch: str
     genesis_hash: str | None
     next_id: int
     last_created_at: str
+    has_states: bool
 
 
 class Store(ABC):
@@ -46,8 +48,20 @@ class Store(ABC):
         """Bind the database to a cluster, once. Raises WrongClusterError, naming both, if it has another."""
 
     @abstractmethod
+    async def remember(self, key: str, value: str) -> None:
+        """Keep a short text under a name of the caller's, durably, in place of the one before. Raises StoreError."""
+
+    @abstractmethod
+    async def recall(self, key: str) -> str | None:
+        """Return what `remember` kept, or None. Raises StoreError."""
+
+    @abstractmethod
     def marks(self) -> AsyncIterator[list[tuple[str, Mark]]]:
         """Yield (pubkey, mark) of every account's newest state, in pages."""
+
+    @abstractmethod
+    async def marks_of(self, pubkeys: Sequence[str]) -> dict[str, Mark]:
+        """Return the marks of those of `pubkeys` that have a state. Raises StoreError."""
 
     @abstractmethod
     async def append(self, updates: Sequence[AccountUpdate], *, history: bool = True) -> list[AccountUpdate]:

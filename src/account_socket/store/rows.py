@@ -5,11 +5,15 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from itertools import chain
+from typing import Any
 
 from account_socket.model import AccountUpdate, Mark, StoredState, encode_account
 
 FORMAT = 1
 """What `account_updates.format` says of the rows written here; rows that were there before have 0."""
+
+NOTE = "note:"
+"""What the keys of `meta` begin with that hold a caller's notes."""
 
 MAX_ROWS = 64
 """Rows per statement. A thread that shares the interpreter with a busy event loop waits for it after each
@@ -45,6 +49,10 @@ FROM account_state WHERE pubkey IN ({marks})
 SELECT_MARKS = """
 SELECT rowid, pubkey, id, slot, write_version, hash, account_type, closed
 FROM account_state WHERE rowid > ? ORDER BY rowid LIMIT ?
+"""
+
+SELECT_MARKS_OF = """
+SELECT pubkey, id, slot, write_version, hash, account_type, closed FROM account_state WHERE pubkey IN ({marks})
 """
 
 Row = tuple[object, ...]
@@ -164,8 +172,21 @@ def select_states(connection: sqlite3.Connection, pubkeys: Sequence[str]) -> dic
 def select_marks(connection: sqlite3.Connection, after: int, limit: int) -> tuple[int, list[tuple[str, Mark]]]:
     """Return the page after row `after`, and the row to go on after."""
     rows = connection.execute(SELECT_MARKS, (after, limit)).fetchall()
-    marks = [
-        (pubkey, Mark(id_, slot, write_version, hash_, type_, closed=bool(closed)))
-        for _, pubkey, id_, slot, write_version, hash_, type_, closed in rows
-    ]
-    return (rows[-1][0] if rows else after), marks
+    return (rows[-1][0] if rows else after), [_read_mark(row[1:]) for row in rows]
+
+
+def select_marks_of(connection: sqlite3.Connection, pubkeys: Sequence[str]) -> dict[str, Mark]:
+    """Return the marks of those of `pubkeys` (at most SQLite's 32,766 parameters) that have a state."""
+    sql = SELECT_MARKS_OF.format(marks=",".join("?" * len(pubkeys)))
+    return dict(map(_read_mark, connection.execute(sql, pubkeys).fetchall()))
+
+
+def _read_mark(row: Any) -> tuple[str, Mark]:
+    pubkey, id_, slot, write_version, hash_, account_type, closed = row
+    return pubkey, Mark(id_, slot, write_version, hash_, account_type, closed=bool(closed))
+
+
+def select_note(connection: sqlite3.Connection, key: str) -> str | None:
+    """Return what is kept under a name, or None."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (NOTE + key,)).fetchone()
+    return None if row is None else str(row[0])

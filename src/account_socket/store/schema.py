@@ -115,15 +115,20 @@ def _identify(connection: sqlite3.Connection) -> Identity:
     if "epoch" not in meta:
         meta["epoch"] = "".join(secrets.choice(_ALPHABET) for _ in range(13))
         connection.execute("INSERT INTO meta VALUES ('epoch', ?)", (meta["epoch"],))
-    return Identity(meta["epoch"], meta.get("genesis_hash"), _next_id(connection, meta), _newest(connection))
+    has_states = connection.execute("SELECT 1 FROM account_state LIMIT 1").fetchone() is not None
+    newest = max(_newest(connection), meta.get("created_at", ""))
+    return Identity(meta["epoch"], meta.get("genesis_hash"), _next_id(connection, meta), newest, has_states)
 
 
 def _next_id(connection: sqlite3.Connection, meta: dict[str, str]) -> int:
-    """Return the first id that was surely never used, whatever a copy or a hand at the tables left behind."""
+    """
+    Return the first id that was surely never used, whatever a copy or a hand at the history left behind.
+
+    Ids in `account_state` are below those reserved; looking for its newest would read all of it.
+    """
     used = [int(meta.get("id_reserved", "1")) - 1]
     for sql in (
         "SELECT max(id) FROM account_updates",
-        "SELECT max(id) FROM account_state",
         "SELECT seq FROM sqlite_sequence WHERE name = 'account_updates'",
     ):
         try:
@@ -136,7 +141,7 @@ def _next_id(connection: sqlite3.Connection, meta: dict[str, str]) -> int:
 
 def _newest(connection: sqlite3.Connection) -> str:
     """
-    Return the newest `created_at`, in our form, or "".
+    Return the newest `created_at` of the history, in our form, or "".
 
     A time that an adopted row has from a clock gone wrong does not push ours into the future.
     """
@@ -146,8 +151,7 @@ def _newest(connection: sqlite3.Connection) -> str:
             "SELECT created_at, format FROM account_updates ORDER BY id DESC LIMIT 100"
         )
     ]
-    (state,) = connection.execute("SELECT max(created_at) FROM account_state").fetchone()
-    return max([*newest, state or ""])
+    return max(newest, default="")
 
 
 def normalized(created_at: object) -> str:

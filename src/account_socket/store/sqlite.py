@@ -20,7 +20,7 @@ from account_socket.errors import StoreError
 from account_socket.model import AccountUpdate, Mark, StoredState
 from account_socket.store.base import Identity, Store
 from account_socket.store.connection import connect_reader, connect_writer
-from account_socket.store.rows import select_marks, select_states
+from account_socket.store.rows import select_marks, select_marks_of, select_note, select_states
 from account_socket.store.schema import prepare
 from account_socket.store.upkeep import PERIOD_SECONDS, Upkeep
 from account_socket.store.worker import Jobs, Work, Worker
@@ -128,6 +128,12 @@ class SqliteStore(Store):
     async def bind(self, genesis_hash: str) -> None:
         await self._writing.submit(lambda connection: self._writer.bind(connection, genesis_hash))
 
+    async def remember(self, key: str, value: str) -> None:
+        await self._writing.submit(lambda connection: self._writer.remember(connection, key, value))
+
+    async def recall(self, key: str) -> str | None:
+        return await self._read().submit(partial(select_note, key=key))
+
     async def marks(self) -> AsyncIterator[list[tuple[str, Mark]]]:
         after = 0
         while True:
@@ -135,6 +141,13 @@ class SqliteStore(Store):
             if not page:
                 return
             yield page
+
+    async def marks_of(self, pubkeys: Sequence[str]) -> dict[str, Mark]:
+        found: dict[str, Mark] = {}
+        for start in range(0, len(pubkeys), STATES_PAGE):
+            page = tuple(pubkeys[start : start + STATES_PAGE])
+            found |= await self._read().submit(partial(select_marks_of, pubkeys=page))
+        return found
 
     async def append(self, updates: Sequence[AccountUpdate], *, history: bool = True) -> list[AccountUpdate]:
         if not updates:

@@ -55,4 +55,4 @@ meta = Table(
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False),
 )
-"""epoch, genesis_hash, id_reserved (every id below it may have been used), adopted_at."""
+"""epoch, genesis_hash, id_reserved (every id below it may have been used), adopted_at, note:… (`Store.remember`)."""

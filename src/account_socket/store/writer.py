@@ -11,7 +11,7 @@ from time import perf_counter
 from account_socket.errors import WrongClusterError
 from account_socket.model import AccountUpdate
 from account_socket.store.base import ID_BLOCK
-from account_socket.store.rows import insert_updates, upsert_states
+from account_socket.store.rows import NOTE, insert_updates, upsert_states
 from account_socket.store.sqlite_errors import REFUSED
 
 _PUT_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
@@ -46,11 +46,13 @@ class Writer:
 
     Attributes:
         reserved: every id below it may be committed without reserving anew.
+        created_at: the newest that was committed since the start, or "".
     """
 
     def __init__(self) -> None:
         self.totals = Totals()
         self.reserved = 0
+        self.created_at = ""
 
     def append(
         self, connection: sqlite3.Connection, updates: Sequence[AccountUpdate], *, history: bool
@@ -60,20 +62,25 @@ class Writer:
         beyond = max(update.id for update in updates) + 1
         reserve = beyond > self.reserved
         refused: list[AccountUpdate] = []
+        self.created_at = max(self.created_at, updates[-1].created_at)
         try:
             with _transaction(connection, durable=reserve):
                 if reserve:
-                    connection.execute(_PUT_META, ("id_reserved", str(beyond + ID_BLOCK)))
+                    self._reserve(connection, beyond + ID_BLOCK)
                 _insert(connection, updates, history=history)
         except REFUSED:
             with _transaction(connection, durable=reserve):
                 if reserve:
-                    connection.execute(_PUT_META, ("id_reserved", str(beyond + ID_BLOCK)))
+                    self._reserve(connection, beyond + ID_BLOCK)
                 refused = _bisect(connection, updates, history=history)
         if reserve:
             self.reserved = beyond + ID_BLOCK
         self._count(len(updates) - len(refused), len(refused), perf_counter() - started)
         return refused
+
+    def _reserve(self, connection: sqlite3.Connection, reserved: int) -> None:
+        connection.execute(_PUT_META, ("id_reserved", str(reserved)))
+        connection.execute(_PUT_META, ("created_at", self.created_at))
 
     def _count(self, rows: int, refused: int, seconds: float) -> None:
         totals = self.totals
@@ -88,7 +95,7 @@ class Writer:
         """Give the ids from `next_id` on back. Raises sqlite3.Error."""
         if next_id < self.reserved:
             with _transaction(connection, durable=True):
-                connection.execute(_PUT_META, ("id_reserved", str(next_id)))
+                self._reserve(connection, next_id)
             self.reserved = next_id
 
     def bind(self, connection: sqlite3.Connection, genesis_hash: str) -> None:
@@ -101,6 +108,11 @@ class Writer:
                 f"the database belongs to the cluster with genesis hash {kept}, the node to {genesis_hash}",
                 hint="name another database, or a node of that cluster",
             )
+
+    def remember(self, connection: sqlite3.Connection, key: str, value: str) -> None:
+        """Keep a text under a name, durably. Raises sqlite3.Error."""
+        with _transaction(connection, durable=True):
+            connection.execute(_PUT_META, (NOTE + key, value))
 
     def prune(self, connection: sqlite3.Connection, before: str, limit: int) -> int:
         """Delete the oldest rows created before `before`, at most `limit`; return how many. Raises sqlite3.Error."""

@@ -30,7 +30,7 @@ def test_a_state_message_carries_the_account_bytes_unchanged() -> None:
     message = state_message("KEY", "cache", b'{"id":1,"data_json":{"a":"18446744073709551615"}}')
     payload = json.loads(bytes(parse(message.frame).data))
     assert payload == {"pubkey": "KEY", "source": "cache", "account": {"id": 1, "data_json": {"a": str(2**64 - 1)}}}
-    assert message.pubkey == "KEY"
+    assert message.key == "KEY"
 
 
 def test_an_event_stands_beside_the_source() -> None:
@@ -41,5 +41,5 @@ def test_an_event_stands_beside_the_source() -> None:
 
 
 def test_an_answer_is_never_replaced() -> None:
-    """An answer carries no pubkey, so nothing newer replaces it."""
-    assert answer_message(b"{}").pubkey is None
+    """An answer carries no key, so nothing newer replaces it."""
+    assert answer_message(b"{}").key is None

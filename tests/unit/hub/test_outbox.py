@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from account_socket.hub.frames import Message
+from account_socket.hub.frames import Message, notice_message
 from account_socket.hub.outbox import TURN_BYTES, Outbox
 
 
@@ -128,3 +128,25 @@ def test_ids_leave_in_order_and_the_last_of_each_account_always_leaves(steps: li
         assert numbers == sorted(set(numbers))
         assert numbers[-1] == last
     assert box.sent + box.conflated == len(steps)
+
+
+def test_of_each_topic_the_newest_notice_waits_behind_everything() -> None:
+    """A notice that is replaced moves to the end, also where an answer waits: it speaks of what was sent before."""
+    box = outbox()
+    status = [notice_message("status rpc-0", b"%d" % number) for number in range(1000)]
+    put(box, status[0], Message(b"A1", "A"), Message(b"ack"), *status[1:], Message(b"B2", "B"))
+    box.take(writable=False)
+    assert box.backlog == 4
+    assert box.take(writable=True) == [b"A1", b"ack", status[-1].frame, b"B2"]
+
+
+def test_a_state_never_falls_behind_the_gap_that_it_healed() -> None:
+    """A newer state takes the place of the one that healed, before `healed`; later, order is as without a gap."""
+    box = outbox()
+    opened, healed = (notice_message("gap rpc-0", payload, fence=True) for payload in (b"opened", b"healed"))
+    put(box, opened, Message(b"A1", "A"), healed, Message(b"B2", "B"), Message(b"A3", "A"))
+    box.take(writable=False)
+    assert box.take(writable=True) == [b"A3", healed.frame, b"B2"]
+    put(box, Message(b"A4", "A"), Message(b"B5", "B"), Message(b"A6", "A"))
+    box.take(writable=False)
+    assert box.take(writable=True) == [b"B5", b"A6"]

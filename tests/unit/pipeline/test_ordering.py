@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,8 +11,8 @@ from account_socket.model import SYSTEM_PROGRAM, Mark, Origin, RawAccount
 from account_socket.pipeline.ordering import Ordering
 
 
-def ordering(next_id: int = 1) -> Ordering:
-    return Ordering([PROGRAM], next_id)
+def ordering(next_id: int = 1, **more: Any) -> Ordering:
+    return Ordering([PROGRAM], next_id, **more)
 
 
 def admitted(order: Ordering, *batch: RawAccount) -> list[bytes]:
@@ -176,11 +178,34 @@ def test_ids_and_prev_ids_chain_per_account() -> None:
 
 def test_marks_of_a_store_are_taken_over() -> None:
     """After a restart what the store remembers decides."""
-    order = ordering(10)
-    order.load([(KEY_A, Mark(7, 5, 0, raw(slot=5, data=b"a").content_hash(), "Pool"))])
+    order = ordering(10, stored=True)
+    assert order.unread([KEY_A, KEY_B, KEY_A]) == [KEY_A, KEY_B]
+    order.load([KEY_A, KEY_B], {KEY_A: Mark(7, 5, 0, raw(slot=5, data=b"a").content_hash(), "Pool")})
+    assert order.unread([KEY_A, KEY_B]) == []
     assert admitted(order, raw(slot=4, data=b"x"), raw(slot=5, data=b"a")) == []
     ((_, place),) = order.admit([raw(slot=6, data=b"b")])
     assert (place.id, place.prev_id, place.account_type) == (10, 7, "Pool")
+
+
+def test_what_is_admitted_while_the_store_is_read_stands() -> None:
+    """The store's older mark does not take the place of the new one."""
+    order = ordering(10, stored=True)
+    admitted(order, raw(slot=6, data=b"new"))
+    order.load([KEY_A], {KEY_A: Mark(7, 5, 0, b"h" * 16, "Pool")})
+    assert order.newest_id(KEY_A) == 10
+
+
+def test_accounts_beyond_the_bound_are_forgotten_once_they_are_committed() -> None:
+    """The longest in memory go first, are asked of the store when they come again, and those not committed stay."""
+    order = ordering(1, max_marks=2)
+    keys = [f"key-{number}" for number in range(5)]
+    admitted(order, *(raw(key) for key in keys))
+    assert order.unread(keys) == []
+    order.trim(committed_id=2)
+    assert order.unread(keys) == keys[:2]
+    order.trim(committed_id=5)
+    assert order.unread(keys) == keys[:3]
+    assert len(order) == 2
 
 
 def test_a_forgotten_content_makes_the_next_reread_news() -> None:

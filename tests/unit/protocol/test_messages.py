@@ -27,6 +27,7 @@ GOOD = [
     ({"action": "subscribe", "pubkey": KEY_A, "id": "é" * 128}, Subscribe("é" * 128, (KEY_A,))),
     ({"action": "subscribe", "pubkey": ZERO_KEY}, Subscribe(None, (ZERO_KEY,))),
     ({"action": "subscribe", "pubkey": KEY_A, "extra": [1], "type": "x"}, Subscribe(None, (KEY_A,))),
+    ({"action": "subscribe", "pubkey": KEY_A, "extra": [{"a": [{}]}] * 80}, Subscribe(None, (KEY_A,))),
     ({"action": "subscribe", "pubkeys": [KEY_A, KEY_B]}, Subscribe(None, (KEY_A, KEY_B))),
     ({"action": "subscribe", "pubkeys": [KEY_B, KEY_A, KEY_B], "id": 1}, Subscribe(1, (KEY_B, KEY_A))),
     ({"action": "unsubscribe", "pubkeys": [KEY_A], "id": "a"}, Unsubscribe("a", (KEY_A,))),
@@ -80,6 +81,10 @@ BAD = [
     ('{"action":"Subscribe","id":5}', 5, UNKNOWN_ACTION, "'Subscribe'"),
     ('{"action":"\\u0007\\u202e","id":5}', 5, UNKNOWN_ACTION, "'\\x07\\u202e'"),
     ('{"action":"ping","action":"list"}', None, INVALID_MESSAGE, "twice"),
+    ('{"action":"subscribe","pubkey":{"a":1,"a":2}}', None, INVALID_MESSAGE, "an object"),
+    ('{"action":"subscribe","pubkey":"' + KEY_A + '","x":1,"x":2}', None, INVALID_MESSAGE, "twice"),
+    ('{"action":"subscribe","pubkey":"' + KEY_A + '","x":NaN}', None, INVALID_JSON, "NaN"),
+    ('{"action":"subscribe","pubkey":"' + KEY_A + '","x":{"y":1,"y":2},"id":1}', 1, INVALID_MESSAGE, "'x'"),
     ('{"action":"ping","id":null}', None, INVALID_MESSAGE, "null"),
     ('{"action":"ping","id":true}', None, INVALID_MESSAGE, "a boolean"),
     ('{"action":"ping","id":1.0}', None, INVALID_MESSAGE, "a fraction"),
@@ -135,6 +140,12 @@ def test_bad_requests(text: str, id_: messages.Id | None, code: ErrorCode, part:
     answer = json.loads(messages.error(refusal.id, refusal.code, refusal.message))
     assert answer["code"] == code
     assert ("id" in answer) == (id_ is not None)
+
+
+def test_what_is_ignored_may_repeat_itself() -> None:
+    """Beside a bare pubkey, an unknown value may be any JSON, names that appear twice included."""
+    text = f'{{"action":"subscribe","x":[{{"y":1,"y":{{"z":1,"z":2}}}}],"pubkey":"{KEY_A}"}}'
+    assert parse(text) == Subscribe(None, (KEY_A,))
 
 
 ANY_JSON = st.recursive(st.none() | st.integers() | st.floats() | st.text(), st.lists).map(json.dumps)

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.server import ServerProtocol
 
-from account_socket.server.handshake import Refused, head_end, is_upgrade, may_be_http, plain_response, shake_hands
+from account_socket.server.handshake import (
+    Refused,
+    asks_for_status,
+    head_end,
+    is_upgrade,
+    may_be_http,
+    plain_response,
+    shake_hands,
+)
 
 HEAD = (
     b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -42,6 +50,29 @@ LOG = logging.getLogger("test")
 def test_what_is_an_upgrade(head: bytes, upgrade: bool) -> None:
     """Only a request line with a path of ours and an Upgrade header that names websocket."""
     assert is_upgrade(head) == upgrade
+
+
+@pytest.mark.parametrize(
+    ("path", "asks"),
+    [
+        (b"/ws", False),
+        (b"/ws?status=1", True),
+        (b"/ws/?status=1", True),
+        (b"/ws/a?token=2&status=1", True),
+        (b"/ws?status=1&x", True),
+        (b"/ws?status=0", False),
+        (b"/ws?status", False),
+        (b"/ws?status=11", False),
+        (b"/ws?xstatus=1", False),
+        (b"/ws/status=1", False),
+        (b"/ws?x?status=1", False),
+    ],
+)
+def test_who_asks_for_status(path: bytes, asks: bool) -> None:
+    """Only `status=1`, as one of the pairs of the query; everything else there is ignored."""
+    head = HEAD.replace(b"/ws", path)
+    assert is_upgrade(head)
+    assert asks_for_status(head) == asks
 
 
 @pytest.mark.parametrize("cut", range(1, len(HEAD)))

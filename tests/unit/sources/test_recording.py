@@ -14,18 +14,22 @@ from hypothesis import strategies as st
 
 from account_socket.model import MAX_I64, RawAccount
 from account_socket.sources import recording as module
-from account_socket.sources.recording import (
+from account_socket.sources.recorded_write import (
+    MAX_ACCOUNT_BYTES,
+    MAX_LINE_BYTES,
     RecordedWrite,
-    Recording,
     RecordingError,
+    encode_write,
+    parse_write,
+)
+from account_socket.sources.recording import (
+    Recording,
     RecordingHeader,
     RecordingParser,
     RecordingReader,
     RecordingWriter,
     encode_header,
-    encode_write,
     parse_header,
-    parse_write,
 )
 
 PROGRAM = "cpamdpZCGKUy5JxQXB4dcpGPiikHawvSWAd6mEn1sGG"
@@ -106,7 +110,9 @@ def test_header_line():
         "content": "writes",
         "description": "",
     }
-    full = RecordingHeader(program=PROGRAM, description="d", genesis_hash="g")
+    full = RecordingHeader(
+        content="frames", program=PROGRAM, description="d", genesis_hash="g", commitment="c", began_at="b"
+    )
     assert parse_header(encode_header(full)) == full
 
 
@@ -164,7 +170,7 @@ def test_bad_write_names_line_and_reason(line, reason):
 
 def test_account_above_ten_mebibytes_is_refused():
     """Account data has Solana's limit."""
-    largest = module.MAX_ACCOUNT_BYTES
+    largest = MAX_ACCOUNT_BYTES
     assert len(
         parse_write(encode_write(RecordedWrite(RawAccount(PROGRAM, 1, PROGRAM, 1, bytes(largest)))), 2).account.data
     )
@@ -242,7 +248,7 @@ def test_cut_line_is_a_warning():
     text = encode_header(HEADER) + encode_write(a_write(1)) + encode_write(a_write(2))[:-20]
     read = Recording.read(io.BytesIO(compress(text)))
     assert read.writes == [a_write(1)]
-    assert read.warning == "cut off in line 3; the 1 writes before it are kept"
+    assert read.warning == "cut off in line 3; the lines before it are kept"
 
 
 def test_damage_is_an_error():
@@ -286,13 +292,13 @@ def test_bomb_is_read_in_bounded_memory():
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 3 * module.MAX_LINE_BYTES
+    assert peak < 3 * MAX_LINE_BYTES
 
 
 def test_more_than_memory_allows_is_refused(monkeypatch):
     """A whole recording is only loaded up to a limit."""
-    monkeypatch.setattr(module, "MAX_LOADED_BYTES", 100)
-    with pytest.raises(RecordingError, match="line 3: more than 100 bytes of accounts"):
+    monkeypatch.setattr(module, "MAX_LOADED_BYTES", 1000)
+    with pytest.raises(RecordingError, match="line 3: more than 1000 bytes of accounts"):
         Recording.read(io.BytesIO(record([a_write(1), a_write(2)])))
 
 

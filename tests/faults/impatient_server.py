@@ -1,0 +1,46 @@
+"""`account-socket serve` with patience that tests can wait for; `python -m tests.faults.impatient_server` runs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from tests.running import ServerProcess
+
+ROOT = Path(__file__).parents[2]
+COMMIT_SECONDS = 1.0
+STALL_SECONDS = 1.5
+PING_SECONDS, PONG_SECONDS = 0.3, 1.0
+
+
+def impatient_server(
+    directory: Path, env: Mapping[str, str] | None = None, *, through: Sequence[str] = ()
+) -> ServerProcess:
+    """
+    Return a server that counts as degraded after COMMIT_SECONDS without a commit, leaves a node after STALL_SECONDS
+    without a slot, and closes a client whose pong takes longer than PONG_SECONDS.
+
+    Args:
+        through: a command that runs it: `("prlimit", …)`.
+    """
+    launch = (*through, sys.executable, "-m", "tests.faults.impatient_server")
+    return ServerProcess(directory, {"PYTHONPATH": str(ROOT), **(env or {})}, launch=launch)
+
+
+def main() -> None:
+    """Run the command line."""
+    from account_socket import cli, service
+
+    grant = service._limits
+    service._limits = lambda settings: replace(grant(settings), ping_seconds=PING_SECONDS, pong_seconds=PONG_SECONDS)
+    service.Timing = partial(  # type: ignore[misc,assignment]  # makes one, as the class does
+        service.Timing, stall=STALL_SECONDS, commit=COMMIT_SECONDS, backoff_cap=0.5
+    )
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()
