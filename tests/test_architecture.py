@@ -20,14 +20,14 @@ TIERS: tuple[frozenset[str], ...] = (
     frozenset({"sources", "decode", "programs", "cache", "protocol", "hub"}),
     frozenset({"store", "client"}),
     frozenset({"pipeline", "server", "devnode"}),
-    frozenset({"service", "upstreams", "measures"}),
+    frozenset({"service", "cluster", "upstreams", "measures"}),
     frozenset({"cli", "__main__"}),
 )
 """Rooms, lowest first: one may import what is in a lower tier. Files at the top of the package are rooms too."""
 
 NEIGHBOURS = frozenset(
     {"", "errors", "backoff", "metrics", "logs", "endpoints", "database_url"}
-    | {"settings", "settings_values", "measures", "upstreams", "service"}
+    | {"settings", "settings_values", "measures", "upstreams", "cluster", "service"}
 )
 """Rooms that may import others of their own tier: single files without an inside."""
 

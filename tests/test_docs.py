@@ -174,6 +174,38 @@ async def test_operations_names_metrics_that_exist(tmp_path: Path) -> None:
     assert {name for name in named if f"# TYPE {name} " not in metrics} == set()
 
 
+FAILURES = re.compile(r"^\| what fails \|.*?\n\n", re.MULTILINE | re.DOTALL)
+
+
+def test_every_failure_in_operations_is_tested() -> None:
+    """Each row of the table of failures names tests that exist, and each of those tests is named by a row."""
+    found = FAILURES.search(read("docs/operations.md"))
+    assert found is not None
+    _head, _line, *table = found[0].strip().splitlines()
+    named = [re.findall(r"\btest_\w+", " ".join(re.findall(r"<!--(.*?)-->", row))) for row in table]
+    assert [row for row, tests in zip(table, named, strict=True) if not tests] == []
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    tests = {path: set(re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)) for path in files}
+    assert {name for names in named for name in names} <= set().union(*tests.values())
+    faults = set().union(*(names for path, names in tests.items() if path.name.startswith("test_failing_")))
+    assert len(faults) > 15
+    assert faults <= {name for names in named for name in names}
+
+
+def test_what_operations_quotes_is_what_the_server_says() -> None:
+    """Each log line and metric that the table of failures quotes is in the program's text."""
+    found = FAILURES.search(read("docs/operations.md"))
+    assert found is not None
+    told = [row.split("|")[4] for row in found[0].strip().splitlines()[2:]]
+    source = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    events = {event for cell in told for event in re.findall(r'"([a-zA-Z ,]+)"', cell.replace('`"commits":false`', ""))}
+    assert len(events) > 10
+    assert {event for event in events - OTHERS_WORDS if f'"{event}"' not in source} == set()
+
+
+OTHERS_WORDS = {"Too many open files", "history"}
+
+
 # ---- locks -------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,8 @@ What can go wrong outside this program, as one tree.
     ├── StoreError             the database cannot do what was asked
     │   └── WrongClusterError  the database belongs to another cluster; the process exits with 2
     ├── CacheError             the cache cannot do what was asked
-    └── LayoutError            an IDL does not compile to a decoder
+    ├── LayoutError            an IDL does not compile to a decoder
+    └── DerivedError           a number cannot be derived from an account (programs/meteora_damm_v2/published.py)
 
 A bug of ours is a built-in exception and is not caught. No message carries a secret: URLs are scrubbed with
 `scrub_url` where they enter an error.

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 from math import inf
 from time import monotonic
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, Protocol
 from urllib.parse import quote, unquote
 
 import structlog
@@ -44,6 +44,16 @@ MAX_REMEMBERED = 100
 """Different warnings that a `Seldom` remembers: what a node writes goes into them."""
 
 LogFormat = Literal["console", "json"]
+
+
+class Stream(Protocol):
+    """Where lines can be written."""
+
+    def write(self, text: str, /) -> int: ...
+
+    def flush(self) -> None: ...
+
+    def isatty(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -162,7 +172,7 @@ def configure(
     *,
     log_format: LogFormat | None = None,
     secrets: Iterable[str] = (),
-    stream: TextIO | None = None,
+    stream: Stream | None = None,
 ) -> None:
     """
     Set up logging for this process; called once, before the first line.
@@ -271,7 +281,7 @@ def _scrubber(secrets: Iterable[str]) -> Callable[[str], str]:
     return lambda line: pattern.sub("***", line)
 
 
-def _writer(out: TextIO, scrub: Callable[[str], str]) -> Callable[[str], None]:
+def _writer(out: Stream, scrub: Callable[[str], str]) -> Callable[[str], None]:
     def write(line: str) -> None:
         try:
             out.write(scrub(line) + "\n")

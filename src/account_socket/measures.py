@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from account_socket.cache.base import Cache
 from account_socket.metrics import Metrics
+from account_socket.pipeline.backfill import Backfill
 from account_socket.pipeline.gaps import Gaps
 from account_socket.pipeline.ordering import Ordering
 from account_socket.pipeline.pipeline import Pipeline
@@ -103,6 +104,16 @@ def measure_gaps(metrics: Metrics, gaps: Gaps) -> None:
     metrics.add(
         "account_socket_gaps_covered", "Interruptions another upstream covered", "counter", lambda: gaps.covered
     )
+
+
+def measure_backfill(metrics: Metrics, backfill: Backfill) -> None:
+    """Tell of what is read in the background."""
+    add = metrics.add
+    add("account_socket_backfill_accounts", "Accounts read", "counter", lambda: backfill.progress.accounts)
+    add("account_socket_backfill_passes", "Readings that came to their end", "counter", lambda: backfill.passes)
+    add("account_socket_backfill_seconds", "Time these took", "counter", lambda: backfill.seconds)
+    add("account_socket_backfill_failing", "1 while the last reading failed", "gauge", lambda: backfill.error != "")
+    add("account_socket_backfill_complete", "1 while the store has every account", "gauge", lambda: backfill.complete)
 
 
 def measure_storage(metrics: Metrics, store: Store, cache: Cache) -> None:

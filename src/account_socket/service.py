@@ -25,27 +25,32 @@ import structlog
 
 from account_socket.cache.base import Cache
 from account_socket.cache.memory import MemoryCache
-from account_socket.errors import RpcError, SettingsError, StoreError, WrongClusterError, scrub_url
+from account_socket.cluster import ClusterCheck
+from account_socket.errors import SettingsError, scrub_url
 from account_socket.hub.hub import Hub
-from account_socket.logs import Seldom
-from account_socket.measures import measure_gaps, measure_pipeline, measure_sources, measure_storage
+from account_socket.measures import measure_backfill, measure_gaps, measure_pipeline, measure_sources, measure_storage
 from account_socket.metrics import Metrics
 from account_socket.model import AccountUpdate, Gap, StoredState
+from account_socket.pipeline.backfill import Backfill
 from account_socket.pipeline.gaps import Gaps
 from account_socket.pipeline.healing import Healer
+from account_socket.pipeline.listing import HEAD_BYTES
 from account_socket.pipeline.ordering import Ordering
 from account_socket.pipeline.pipeline import Pipeline
+from account_socket.pipeline.progress import Progress
 from account_socket.pipeline.reconciling import Reconciler
 from account_socket.pipeline.retention import Retention
 from account_socket.pipeline.snapshots import Snapshots
 from account_socket.programs import load_programs
-from account_socket.server.limits import Limits
+from account_socket.server.limits import SPARE_SOCKETS, Limits
 from account_socket.server.listener import Listener
+from account_socket.server.open_files import within_open_files
 from account_socket.server.readiness import Readiness
 from account_socket.server.status_feed import StatusFeed
 from account_socket.settings import Settings
 from account_socket.sources.base import Datasource
 from account_socket.sources.nodes import Nodes
+from account_socket.sources.program_accounts import ProgramAccounts
 from account_socket.store.base import Store
 from account_socket.store.sqlite import SqliteStore
 from account_socket.upstreams import Timing, make_rpcs, make_sources
@@ -56,19 +61,23 @@ COMMIT_SECONDS = 3.0
 GOODBYE_SECONDS = 2.0
 EXIT_SECONDS = 9.5
 """A drain ends within 10 s, whatever hangs."""
-CLUSTER_CHECK_SECONDS = 3.0
-CLUSTER_RETRY_SECONDS = 10.0
 
 
 log = structlog.get_logger("account_socket.service")
 
 
-async def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) -> None:
+async def serve(
+    settings: Settings,
+    *,
+    on_ready: Callable[[str], None] | None = None,
+    show: Callable[[Progress], None] | None = None,
+) -> None:
     """
     Run the server until SIGTERM or SIGINT, then drain.
 
     Args:
         on_ready: told the WebSocket URL once the port is open.
+        show: draws how far a backfill is; None: log lines.
     Raises:
         SettingsError, WrongClusterError: exit 2. StoreError, OSError: exit 1.
     """
@@ -82,7 +91,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = 
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, drain)
-    service = Service(settings)
+    service = Service(settings, show=show)
     try:
         try:
             await service.start()
@@ -100,8 +109,15 @@ async def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = 
 class Service:
     """One server: everything between the upstream's bytes and the clients' sockets."""
 
-    def __init__(self, settings: Settings, *, timing: Timing | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        timing: Timing | None = None,
+        show: Callable[[Progress], None] | None = None,
+    ) -> None:
         self._settings = settings
+        self._show = show
         self._timing = timing = timing or Timing()
         self._registry = load_programs()
         self._store: Store = SqliteStore(settings.database_url, readers=settings.database_max_connections)
@@ -109,8 +125,7 @@ class Service:
         self._rpcs = make_rpcs(settings)
         self.sources = make_sources(settings, self._registry.programs, self._rpcs, timing)
         self._nodes = Nodes(self._rpcs, lambda: self.readiness.tip_slot)
-        self._unchecked = list(self._rpcs)
-        self._tries = Seldom(log)
+        self._cluster = ClusterCheck(self._rpcs, self._store.bind)
         self.metrics = Metrics()
 
     async def start(self) -> None:
@@ -118,7 +133,7 @@ class Service:
         settings = self._settings
         identity = await self._store.open()
         self._ordering = Ordering(self._registry.programs, identity.next_id, stored=identity.has_states)
-        await self._check_cluster(CLUSTER_CHECK_SECONDS)
+        await self._cluster.check()
         self._cache = await _open_cache(settings)
         self._gaps = Gaps()
         self._snapshots = Snapshots(
@@ -145,12 +160,14 @@ class Service:
             last_created_at=identity.last_created_at,
             patience=self._timing.commit,
         )
+        self._backfill = self._make_backfill()
         self._healer = Healer(
             self._gaps,
             known=lambda: self._ordering.knows_any,
             subscribed=self.hub.subscribed_pubkeys,
             reread=self._nodes.read_again,
             admit=self.pipeline.admit,
+            told=self._backfill.wake,
         )
         self._reconciler = Reconciler(
             self._ordering,
@@ -170,11 +187,30 @@ class Service:
         self._retention = Retention(
             self._store,
             keep_days=settings.retention_days,
+            keep_rows=settings.retention_rows_per_account,
             reserve_bytes=settings.disk_reserve_mb * 1024 * 1024,
             write_history=self._write_history,
         )
         await self._listen(identity.epoch)
         log.info("server started", url=self.url, database=settings.database_url, epoch=identity.epoch)
+
+    def _make_backfill(self) -> Backfill:
+        return Backfill(
+            self._settings.backfill,
+            {
+                program: {layout.discriminator[:HEAD_BYTES]: name for name, layout in decoder.layouts.items()}
+                for program, decoder in self._registry.programs.items()
+            },
+            gaps=self._gaps,
+            ordering=self._ordering,
+            store=self._store,
+            nodes=self._nodes,
+            listers=[ProgramAccounts(rpc, lambda: self.readiness.tip_slot) for rpc in self._rpcs],
+            admit=self.pipeline.admit_at_leisure,
+            follows=lambda: not self.pipeline.degraded and any(source.status.connected for source in self.sources),
+            tip=lambda: self.readiness.tip_slot,
+            show=self._show,
+        )
 
     async def _listen(self, epoch: str) -> None:
         """Open the port, with what it tells of all parts."""
@@ -182,7 +218,12 @@ class Service:
         self.readiness = Readiness(
             self.sources,
             stale_after=settings.stale_after_seconds,
-            parts={"database": self._database_report, "cache": self._cache_report, "gaps": self._gaps_report},
+            parts={
+                "database": self._database_report,
+                "cache": self._cache_report,
+                "gaps": self._gaps_report,
+                "backfill": self._backfill.report,
+            },
             facts={"reconcile": self._reconcile_facts},
         )
         self._status_feed = StatusFeed(
@@ -205,6 +246,7 @@ class Service:
         measure_sources(self.metrics, self.sources)
         measure_pipeline(self.metrics, self.pipeline, self._ordering, self._snapshots)
         measure_gaps(self.metrics, self._gaps)
+        measure_backfill(self.metrics, self._backfill)
         measure_storage(self.metrics, self._store, self._cache)
         await self._listener.start()
         _warn_if_open(settings.websocket_host)
@@ -219,6 +261,7 @@ class Service:
 
     def _report_gap(self, gap: Gap) -> None:
         self._lose(gap.source)
+        self._cluster.doubt()
         self._healer.report(gap)
         self._status_feed.note_gaps()
 
@@ -274,10 +317,11 @@ class Service:
                 self.pipeline.run(),
                 self._snapshots.run(),
                 self._healer.run(),
+                self._backfill.run(),
                 self._reconciler.run(),
                 self._reconciler.settle(),
                 self._retention.run(),
-                self._know_cluster(),
+                self._cluster.run(),
                 self._watch_sources(),
                 self._status_feed.run(),
             )
@@ -319,32 +363,6 @@ class Service:
                     self._gaps.lost(source.name)
             await asyncio.sleep(self._timing.watch)
 
-    async def _check_cluster(self, seconds: float) -> bool:
-        """Bind the database to the nodes' cluster. False while one does not answer. Raises WrongClusterError."""
-        for rpc in list(self._unchecked):
-            try:
-                genesis_hash = await rpc.get_genesis_hash(deadline=seconds)
-            except RpcError as error:
-                self._tries.warning("cluster not checked yet", node=repr(rpc), error=str(error), hint=error.hint)
-                continue
-            try:
-                await self._store.bind(genesis_hash)
-            except WrongClusterError:
-                raise
-            except StoreError as error:
-                self._tries.warning("cluster not checked yet", node=repr(rpc), error=str(error), hint=error.hint)
-            else:
-                self._unchecked.remove(rpc)
-        return not self._unchecked
-
-    async def _know_cluster(self) -> None:
-        """Check the cluster as soon as every node answers; another cluster's ends the process."""
-        known = await self._check_cluster(CLUSTER_CHECK_SECONDS)
-        while not known:
-            await asyncio.sleep(CLUSTER_RETRY_SECONDS)
-            known = await self._check_cluster(CLUSTER_CHECK_SECONDS)
-        await asyncio.Event().wait()
-
     async def _drain(self, sources: Iterable[asyncio.Task[None]], parts: Iterable[asyncio.Task[None]]) -> None:
         log.info("draining")
         self.readiness.draining = True
@@ -380,8 +398,9 @@ async def _open_cache(settings: Settings) -> Cache:
 
 
 def _limits(settings: Settings) -> Limits:
-    return Limits(
+    limits = Limits(
         max_connections=settings.max_connections,
+        max_sockets=settings.max_connections + SPARE_SOCKETS,
         max_connections_per_ip=settings.max_connections_per_ip,
         allowed_origins=settings.allowed_origins,
         max_subscriptions=settings.max_subscriptions,
@@ -389,6 +408,7 @@ def _limits(settings: Settings) -> Limits:
         outbox_max_bytes=settings.outbox_max_bytes,
         slow_consumer_seconds=settings.slow_consumer_seconds,
     )
+    return within_open_files(limits)
 
 
 def _warn_if_open(host: str) -> None:

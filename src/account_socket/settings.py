@@ -102,6 +102,14 @@ class Settings(BaseSettings):
             "seconds",
         ),
     ] = 60
+    backfill: Annotated[
+        Literal["subscribed", "known", "all"],
+        About(
+            "what is read again after an interruption of upstream, and at start: accounts with subscribers; then, in "
+            "the background, `known`: every account in the database, `all`: every account of the program "
+            "(getProgramAccounts), which at first fills the database"
+        ),
+    ] = "subscribed"
     rpc_max_watched: Annotated[
         int,
         Ge(0),
@@ -146,12 +154,19 @@ class Settings(BaseSettings):
         str,
         AfterValidator(values.database_url),
         About(
-            "`sqlite:p` and `sqlite://p` are relative paths, `sqlite:///p` an absolute one; `?mode=` is accepted",
+            "`sqlite:p` and `sqlite://p` are relative paths, `sqlite:///p` an absolute one; `sqlite::memory:` keeps "
+            "everything until the process ends; `?mode=` is accepted",
             secret=True,
         ),
     ] = "sqlite:account.db"
     database_max_connections: Annotated[int, Ge(1), Le(1000), About("readers' pool", "connections")] = 10
     retention_days: Annotated[float, Gt(0), Le(36_500), About("history older than this is deleted", "days")] = 7
+    retention_rows_per_account: Annotated[
+        int,
+        Ge(0),
+        Le(1_000_000_000),
+        About("of each account only so many of the newest rows of history are kept", "rows", default="0 = no limit"),
+    ] = 0
     disk_reserve_mb: Annotated[
         int,
         Ge(0),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import msgspec
 from tests.faults.oracle import Oracle, Update
@@ -47,10 +48,8 @@ class Follower:
     async def run(self) -> None:
         """Follow for ever."""
         while True:
-            try:
+            with suppress(OSError, WebSocketException, TimeoutError, EOFError):
                 await self._follow()
-            except (OSError, WebSocketException, TimeoutError, EOFError):
-                pass
             self.acked = False
             await asyncio.sleep(AGAIN_SECONDS)
 

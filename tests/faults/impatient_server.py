@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, partialmethod
 from pathlib import Path
 
 from tests.running import ServerProcess
@@ -13,6 +13,7 @@ from tests.running import ServerProcess
 ROOT = Path(__file__).parents[2]
 COMMIT_SECONDS = 1.0
 STALL_SECONDS = 1.5
+SPACE_SECONDS = 0.3
 PING_SECONDS, PONG_SECONDS = 0.3, 1.0
 
 
@@ -21,7 +22,7 @@ def impatient_server(
 ) -> ServerProcess:
     """
     Return a server that counts as degraded after COMMIT_SECONDS without a commit, leaves a node after STALL_SECONDS
-    without a slot, and closes a client whose pong takes longer than PONG_SECONDS.
+    without a slot, closes a client whose pong takes longer than PONG_SECONDS, and looks for space each SPACE_SECONDS.
 
     Args:
         through: a command that runs it: `("prlimit", …)`.
@@ -33,9 +34,11 @@ def impatient_server(
 def main() -> None:
     """Run the command line."""
     from account_socket import cli, service
+    from account_socket.pipeline.retention import Retention
 
     grant = service._limits
     service._limits = lambda settings: replace(grant(settings), ping_seconds=PING_SECONDS, pong_seconds=PONG_SECONDS)
+    Retention.run = partialmethod(Retention.run, every=SPACE_SECONDS)  # type: ignore[method-assign,assignment]
     service.Timing = partial(  # type: ignore[misc,assignment]  # makes one, as the class does
         service.Timing, stall=STALL_SECONDS, commit=COMMIT_SECONDS, backoff_cap=0.5
     )

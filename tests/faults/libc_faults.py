@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import mmap
-import shutil
 import struct
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-SOURCE = Path(__file__).with_name("libc_faults.c")
 HANG = -1
 
 
@@ -27,9 +21,10 @@ class LibcFaults:
         with control.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), 4096)
 
-    def set_clock(self, seconds: int) -> None:
-        """Have the wall clock tell so many seconds more than it is."""
-        struct.pack_into("=q", self._map, 0, seconds)
+    def jump(self, seconds: int) -> None:
+        """Have the wall clock jump."""
+        (ahead,) = struct.unpack_from("=q", self._map, 0)
+        struct.pack_into("=q", self._map, 0, ahead + seconds)
 
     def fail_disk(self, error: int) -> None:
         """Have whatever writes to the database fail with this errno, HANG, or 0 for neither."""
@@ -38,24 +33,3 @@ class LibcFaults:
     def fail_dns(self, error: int) -> None:
         """Have getaddrinfo return this error for names under `.test`; 0: they are 127.0.0.1."""
         struct.pack_into("=q", self._map, 16, error)
-
-
-@pytest.fixture(scope="session")
-def libc_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Compile the library."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler is installed here; .ci/run installs one")
-    library = tmp_path_factory.mktemp("libc") / "faults.so"
-    subprocess.run(
-        [compiler, "-Wall", "-Werror", "-shared", "-fPIC", "-O1", "-o", library, SOURCE, "-ldl"], check=True
-    )
-    return library
-
-
-@pytest.fixture
-def libc_faults(libc_library: Path, tmp_path: Path) -> Iterator[LibcFaults]:
-    """Return a machine that is well so far; it is well again when the test is over."""
-    faults = LibcFaults(libc_library, tmp_path / "faults")
-    yield faults
-    faults.fail_disk(0)

@@ -113,13 +113,13 @@ class Oracle:
 
     def _check_id(self, update: Update) -> None:
         """Ids grow; a new connection may begin with the last one again."""
-        id, pubkey = update.account.id, update.pubkey
-        if id is None:
+        number, pubkey = update.account.id, update.pubkey
+        if number is None:
             return
         newest = self._newest_id.get(pubkey, 0)
-        if id < newest or (id == newest and pubkey in self._followed):
-            self._say(f"the id is {id} after {newest}", update)
-        self._newest_id[pubkey] = max(id, newest)
+        if number < newest or (number == newest and pubkey in self._followed):
+            self._say(f"the id is {number} after {newest}", update)
+        self._newest_id[pubkey] = max(number, newest)
 
     def _check_order(self, before: Update, update: Update) -> None:
         """No state is older than the last one, and none comes twice."""

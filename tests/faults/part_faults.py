@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 
 from tests.faults.fault import fault
 from tests.faults.stack import Stack
+from tests.faults.subject import AsProcess
 
 
 @fault("the database is locked", hold=(0.1, 0.8))
@@ -53,3 +54,15 @@ async def redis_garbage(stack: Stack) -> AsyncGenerator[None, None]:
     for pubkey in stack.traffic.pubkeys:
         redis.command("SET", f"account:{pubkey}", stack.random.randbytes(50))
     yield
+
+
+@fault("the server is killed", "process", alone="server")
+async def server_killed(stack: Stack) -> AsyncGenerator[None, None]:
+    """And comes back to its database, after things were written and closed."""
+    traffic = stack.traffic
+    assert isinstance(stack.server, AsProcess)
+    await stack.server.kill()
+    traffic.write_all()
+    traffic.write(traffic.closed(traffic.some()))
+    yield
+    await stack.server.start()

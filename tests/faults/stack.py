@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,26 +13,22 @@ from types import TracebackType
 from typing import Self
 
 from tests.faults.follower import Follower
-from tests.faults.oracle import Oracle, check_holes, check_stored
+from tests.faults.oracle import Hole, Oracle, check_holes, check_stored
 from tests.faults.proxy import Proxy
+from tests.faults.subject import AsProcess, InLoop, Subject
 from tests.faults.traffic import Traffic
-from tests.servers import RedisServer
+from tests.servers import RedisServer, free_port
 
 from account_socket.devnode import Devnode, shipped_recording
 from account_socket.model import RawAccount
-from account_socket.service import Service
-from account_socket.settings import load
 from account_socket.sources.recording import Recording
 from account_socket.store.sqlite import SqliteStore
-from account_socket.upstreams import Timing
 
 EMPTY = Recording(shipped_recording().header, [])
 SETTLE_SECONDS = 20.0
 """Within this time after the last fault every client must see what the node has."""
 START_SECONDS = 15.0
-TIMING = Timing(
-    stall=1.2, open=0.8, backoff_base=0.1, backoff_cap=0.4, restart=0.05, watch=0.05, commit=0.3, settle=0.2
-)
+START_TRIES = 5
 WRITES_PER_SECOND = 15.0
 ACCOUNTS = 8
 
@@ -48,6 +44,8 @@ class Kind:
         geyser: whether the first node is read by Yellowstone too.
         pubsub: whether nodes are read by PubSub at all.
         redis: whether the cache is a Redis.
+        compared: whether accounts are compared with the node every second, or as good as never.
+        process: whether the server is a process, that can be killed.
     """
 
     name: str
@@ -55,6 +53,8 @@ class Kind:
     pubsub: bool = True
     geyser: bool = False
     redis: bool = False
+    compared: bool = False
+    process: bool = False
     commitment: str = "confirmed"
 
     @property
@@ -66,6 +66,9 @@ class Kind:
             "http": self.pubsub and self.nodes == 1,
             "geyser": self.geyser,
             "redis": self.redis,
+            "compared": self.compared,
+            "process": self.process,
+            "loop": not self.process,
             "processed": self.commitment == "processed",
         }
         return frozenset(word for word, holds in has.items() if holds)
@@ -75,11 +78,14 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("pubsub"),
+        Kind("compared", compared=True),
         Kind("processed", commitment="processed"),
         Kind("twins", nodes=2),
         Kind("both", geyser=True),
+        Kind("both-processed", geyser=True, commitment="processed"),
         Kind("geyser", geyser=True, pubsub=False),
         Kind("redis", redis=True),
+        Kind("process", process=True),
     )
 }
 
@@ -117,7 +123,6 @@ class Stack:
         self.database = directory / "account.db"
         self.parts = Parts()
         self._rate = rate
-        self._stop = asyncio.Event()
         self._exits = AsyncExitStack()
 
     @property
@@ -130,7 +135,7 @@ class Stack:
             await self._start_nodes()
             self.traffic = Traffic(self.parts.nodes, self.random, ACCOUNTS)
             self.traffic.write_all()
-            await self._start_service()
+            await self._start_server()
             await self._start_clients()
             self._writing = self._go(self.traffic.run(self._rate))
         except BaseException:
@@ -143,8 +148,8 @@ class Stack:
     ) -> None:
         await self._exits.aclose()
 
-    def _go(self, work: object) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    def _go(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
         self._exits.push_async_callback(_cancel, task)
         return task
 
@@ -171,7 +176,7 @@ class Stack:
             "REDIS_URL": parts.redis.url if parts.redis else "memory://",
             "WEBSOCKET_PORT": "0",
             "COMMITMENT": self.kind.commitment,
-            "RECONCILE_SECONDS": "1",
+            "RECONCILE_SECONDS": "1" if self.kind.compared else "3600",
             "RPC_MAX_RPS": "1000",
             "RPC_LOOKUPS_PER_SECOND": "1000",
             "STALE_AFTER_SECONDS": "3",
@@ -186,27 +191,34 @@ class Stack:
             flags["GEYSER_URL"] = f"http://127.0.0.1:{parts.geyser.port}"
         return flags
 
-    async def _start_service(self) -> None:
-        shutil.copyfile(await _fresh_database(self.database.parent.parent), self.database)
-        self.service = Service(load(self.flags(), flags_only=True), timing=TIMING)
-        await self.service.start()
-        self._running = asyncio.ensure_future(self.service.run_until(self._stop))
-        self._exits.push_async_callback(self._stop_service)
-        self.parts.line.target = ("127.0.0.1", int(self.service.url.split(":")[2].split("/")[0]))
-
-    async def _stop_service(self) -> None:
-        self._stop.set()
-        await self._running
+    async def _start_server(self) -> None:
+        shutil.copyfile(await fresh_database(self.database.parent.parent), self.database)
+        self.server: Subject
+        if self.kind.process:
+            flags = {**self.flags(), "WEBSOCKET_PORT": str(free_port())}
+            self.server = AsProcess(flags, self.database.parent)
+        else:
+            self.server = InLoop(self.flags())
+        await self.server.start()
+        self._exits.push_async_callback(self.server.stop)
+        self.parts.line.target = ("127.0.0.1", int(self.server.url.split(":")[2].split("/")[0]))
 
     async def _start_clients(self) -> None:
         line = await self._exits.enter_async_context(self.parts.line)
         through = f"ws://127.0.0.1:{line.port}/ws"
-        self.steady = self._follow("steady", self.service.url)
+        self.steady = self._follow("steady", self.server.url)
         self.proxied = self._follow("proxied", through, conflates=True)
-        self.roamer = self._follow("roamer", self.service.url)
+        self.roamer = self._follow("roamer", self.server.url)
         self.clients = [self.steady, self.proxied, self.roamer]
+        await self.wait(lambda: self.server.connected, START_SECONDS)
+        # Yellowstone alone tells nothing of what was written before it was there.
+        for _ in range(START_TRIES):
+            self.traffic.write_all()
+            if await self.wait(lambda: not self.differences(), START_SECONDS / START_TRIES):
+                break
+        else:
+            raise AssertionError(self.differences())
         self._roaming = self._go(self._roam())
-        await self.wait(lambda: all(not client.oracle.differences(self.truth()) for client in self.clients))
 
     def _follow(self, name: str, url: str, *, conflates: bool = False) -> Follower:
         oracle = Oracle(name, serials=self.kind.commitment != "processed", conflates=conflates)
@@ -228,16 +240,22 @@ class Stack:
         truth = self.truth()
         return [line for client in self.clients for line in client.oracle.differences(truth)]
 
-    async def wait(self, condition: object, seconds: float = START_SECONDS) -> bool:
-        """Return whether `condition` came true in time. Raises what ended the server."""
-        assert callable(condition)
-        ends = asyncio.get_running_loop().time() + seconds
+    async def wait(self, condition: Callable[[], object], seconds: float) -> bool:
+        """
+        Return whether `condition` came true in time.
+
+        What this process could not run for is not counted: it is no time that the server had.
+        """
+        pause, waited = 0.01, 0.0
         while not condition():
-            if self._running.done():
-                self._running.result()
-            if asyncio.get_running_loop().time() > ends:
+            if self.server.ended:
+                await self.server.stop()
+                raise AssertionError("the server ended")
+            if waited > seconds:
                 return False
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(pause)
+            waited += pause
+            pause = min(pause * 1.5, 0.1)
         return True
 
     def quiet(self) -> None:
@@ -248,21 +266,23 @@ class Stack:
         """Once every fault is over and nothing is written any more: return all that is wrong."""
         self.quiet()
         self._roaming.cancel()
+        began = asyncio.get_running_loop().time()
         settled = await self.wait(lambda: not self.differences(), SETTLE_SECONDS)
+        self.settled_seconds = asyncio.get_running_loop().time() - began
         wrong = [] if settled else [f"after {SETTLE_SECONDS:g} s: {line}" for line in self.differences()]
         for client in self.clients:
             wrong += client.oracle.wrong
             wrong += [f"{client.oracle.name}: error {code}" for code in client.errors]
-        await self._stop_service()
+        await self.server.stop()
         holes = [hole for client in self.clients for hole in client.oracle.holes]
         return wrong + await asyncio.to_thread(self._judge_database, settled, holes)
 
-    def _judge_database(self, settled: bool, holes: list[object]) -> list[str]:
+    def _judge_database(self, settled: bool, holes: Sequence[Hole]) -> list[str]:
         wrong = check_stored(self.database, self.truth()) if settled else []
-        return wrong + check_holes(self.database, holes)  # type: ignore[arg-type]
+        return wrong + check_holes(self.database, holes)
 
 
-async def _fresh_database(directory: Path) -> Path:
+async def fresh_database(directory: Path) -> Path:
     """Return an empty database, made once: the migrations take longer than everything else."""
     path = directory / "fresh.db"
     if not path.exists():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -61,29 +61,41 @@ class Stage:
         return len(self.server.stderr)
 
 
+def busy_node(port: int = 0, **options: str) -> Devnode:
+    """Return a node that writes all the time."""
+    return Devnode(RECORDING, port=port, rate=200, loop=True, accounts=2 * ACCOUNTS, **options)
+
+
 @asynccontextmanager
 async def stage(
     directory: Path,
     env: Mapping[str, str] | None = None,
     *,
-    rate: float = 200,
     status: str = "ok",
     server: ServerProcess | None = None,
+    node: Devnode | None = None,
 ) -> AsyncIterator[Stage]:
-    """Set everything up until /readyz says `status`, let it stream; see in the end that the server stops in order."""
-    async with Devnode(RECORDING, rate=rate, loop=True, accounts=2 * ACCOUNTS) as node:
+    """
+    Set everything up until /readyz says `status`, let it stream; see in the end that the server stops in order.
+
+    Args:
+        node: one that runs; None: one of its own.
+    """
+    async with AsyncExitStack() as rest:
+        node = node or await rest.enter_async_context(busy_node())
         server = server or impatient_server(directory)
         server.env |= {"RPC_URL": node.ws_url, **(env or {})}
-        async with server, Client(server.url) as client:
-            await until_ready(server, lambda report: report["status"] == status)
-            await until(lambda: node.statistics()["accounts"] >= ACCOUNTS, seconds=15)
-            pubkeys = sorted(node._ledger._accounts)[:ACCOUNTS]
-            await client.ask(action="subscribe", pubkeys=pubkeys)
-            acted = Stage(directory, node, server, client, pubkeys)
-            await acted.streams()
-            yield acted
-            if server.process.returncode is None:
-                assert await server.stop() == 0
+        await rest.enter_async_context(server)
+        client = await rest.enter_async_context(Client(server.url))
+        await until_ready(server, lambda report: report["status"] == status)
+        await until(lambda: node.statistics()["accounts"] >= ACCOUNTS, seconds=15)
+        pubkeys = sorted(node._ledger._accounts)[:ACCOUNTS]
+        await client.ask(action="subscribe", pubkeys=pubkeys)
+        acted = Stage(directory, node, server, client, pubkeys)
+        await acted.streams()
+        yield acted
+        if server.process.returncode is None:
+            assert await server.stop() == 0
 
 
 def assert_chained(client: Client) -> None:

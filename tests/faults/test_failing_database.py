@@ -6,21 +6,19 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
-from errno import ENOSPC
+from errno import EIO
 from pathlib import Path
 
 import pytest
 from tests.faults.impatient_server import impatient_server
-from tests.faults.libc_faults import HANG, LibcFaults, libc_faults, libc_library  # noqa: F401
+from tests.faults.libc_faults import HANG, LibcFaults
 from tests.faults.observing import metrics, said, until_ready
 from tests.faults.stage import Stage, stage
+from tests.waiting import until
 
 pytestmark = pytest.mark.fault
-pytest_plugins: tuple[str, ...] = ()
-
-NOTHING = lambda: None  # noqa: E731
 
 
 def ids(database: Path) -> list[int]:
@@ -76,12 +74,53 @@ async def test_database_locked(tmp_path: Path) -> None:
             assert holder.stdout is not None
             assert holder.stdout.readline() == b"held\n"
             async with without_commits(acted):
-                pass
+                await until(lambda: said(acted.server, "commit failed"))
             holder.kill()
-        assert "locked" in said(acted.server, "commit failed")[0]["error"]
+        [line] = said(acted.server, "commit failed")
+        assert "locked" in line["error"]
+        assert "another process" in line["hint"]
         await commits_again(acted, tmp_path / "account.db")
 
 
+async def test_disk_full(tmp_path: Path, small_disk: Path) -> None:
+    """Without any space nothing can be committed, and all is when there is space again."""
+    env = {"DATABASE_URL": f"sqlite://{small_disk}/account.db", "DISK_RESERVE_MB": "0"}
+    async with stage(tmp_path, env) as acted:
+        ballast = small_disk / "ballast"
+        ballast.touch()
+        with ballast.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize)
+        async with without_commits(acted):
+            await until(lambda: said(acted.server, "commit failed"))
+        [line] = said(acted.server, "commit failed")
+        assert "full" in line["error"]
+        assert line["hint"] == "free space on the disk"
+        ballast.unlink()
+        await commits_again(acted, small_disk / "account.db")
+
+
+async def test_disk_almost_full(tmp_path: Path, small_disk: Path) -> None:
+    """Below DISK_RESERVE_MB history stops, and states go on with ids; it resumes when there is space."""
+    env = {"DATABASE_URL": f"sqlite://{small_disk}/account.db", "DISK_RESERVE_MB": "9"}
+    async with stage(tmp_path, env, status="degraded") as acted:
+        report = await until_ready(acted.server, lambda report: report["database"]["status"] == "degraded")
+        assert report["database"] | {"queued": 0} == {
+            "status": "degraded",
+            "commits": True,
+            "history": False,
+            "queued": 0,
+        }
+        assert (await metrics(acted.server))["account_socket_store_free_bytes"] < 9 * 2**20
+        [line] = said(acted.server, "disk almost full, history stops, state goes on")
+        assert line["level"] == "error"
+        await acted.streams()
+        before = ids(small_disk / "account.db")
+        await acted.streams()
+        assert ids(small_disk / "account.db") == before
+        subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+        await until(lambda: said(acted.server, "history is written again"), seconds=15)
+        await acted.streams()
+        assert ids(small_disk / "account.db") > before
 
 
 async def test_disk_hangs(tmp_path: Path, libc_faults: LibcFaults) -> None:
@@ -94,3 +133,89 @@ async def test_disk_hangs(tmp_path: Path, libc_faults: LibcFaults) -> None:
         assert said(acted.server, "commit failed") == []
         libc_faults.fail_disk(0)
         await commits_again(acted, tmp_path / "account.db")
+
+
+async def test_disk_errors(tmp_path: Path, libc_faults: LibcFaults) -> None:
+    """A disk that fails is told with what to look at, and tried again."""
+    server = impatient_server(tmp_path, libc_faults.env)
+    async with stage(tmp_path, server=server) as acted:
+        libc_faults.fail_disk(EIO)
+        async with without_commits(acted):
+            pass
+        line = said(acted.server, "commit failed")[0]
+        assert "disk I/O error" in line["error"]
+        assert "kernel's log" in line["hint"]
+        libc_faults.fail_disk(0)
+        await commits_again(acted, tmp_path / "account.db")
+
+
+async def test_database_removed(tmp_path: Path) -> None:
+    """
+    When the file is gone no update gets an id that nobody could find; with the file back, commits go on.
+
+    A restart without it begins a new database with a new epoch.
+    """
+    async with stage(tmp_path) as acted:
+        database = tmp_path / "account.db"
+        database.rename(tmp_path / "aside.db")
+        async with without_commits(acted):
+            pass
+        [line] = said(acted.server, "commit failed")
+        assert "was moved or deleted" in line["error"]
+        assert "restart" in line["hint"]
+        assert not database.exists()
+        (tmp_path / "aside.db").rename(database)
+        await commits_again(acted, database)
+        database.unlink()
+        await acted.server.start()
+        before, after = said(acted.server, "server started")
+        assert before["epoch"] != after["epoch"]
+
+
+async def test_corrupted_page(tmp_path: Path) -> None:
+    """Overwritten pages are told with what to do, updates go on without ids, and a restart refuses the file."""
+    async with stage(tmp_path) as acted:
+        acted.node.pause()
+        with closing(sqlite3.connect(tmp_path / "account.db")) as other:
+            await until(lambda: other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0))
+            with (tmp_path / "account.db").open("r+b") as file:
+                file.seek(4096)
+                file.write(b"\xa5" * (os.fstat(file.fileno()).st_size - 4096))
+            other.execute("PRAGMA user_version = 1")  # others wrote: what the server has in memory is void
+        acted.node.resume()
+        async with without_commits(acted):
+            pass
+        [line] = said(acted.server, "commit failed")
+        assert "malformed" in line["error"]
+        assert ".recover" in line["hint"]
+        await acted.server.kill()
+        with pytest.raises(AssertionError, match="exited 1"):
+            await acted.server.start()
+
+
+def unprivileged() -> tuple[str, ...]:
+    """Return a command that runs another one without root's right to write anywhere."""
+    if os.geteuid():
+        return ()
+    command = ("setpriv", "--bounding-set", "-dac_override", "--inh-caps", "-dac_override")
+    if subprocess.run((*command, "true"), capture_output=True, check=False).returncode:
+        pytest.skip("root may write anywhere here, and may not give that up")
+    return command
+
+
+async def test_read_only_directory(tmp_path: Path) -> None:
+    """A directory that becomes read-only disturbs no server that runs; the next one does not start, and says why."""
+    directory = tmp_path / "closed"
+    directory.mkdir()
+    env = {"DATABASE_URL": f"sqlite://{directory}/account.db"}
+    async with stage(tmp_path, env, server=impatient_server(tmp_path, through=unprivileged())) as acted:
+        directory.chmod(0o555)
+        for file in directory.iterdir():
+            file.chmod(0o444)
+        await acted.streams()
+        assert (await acted.learns_states()).keys() == set(acted.pubkeys)
+        assert await acted.server.stop() == 0
+        since = acted.log_size()
+        with pytest.raises(AssertionError, match="exited 1"):
+            await acted.server.start()
+        assert b"make its directory writable" in acted.server.stderr[since:]

@@ -69,8 +69,12 @@ class Subscriber:
     def __init__(self, hub: Hub, pubkeys: Sequence[str]) -> None:
         self.messages: list[dict[str, Any]] = []
         self.acks: list[tuple[list[str], list[str]]] = []
+        self.hub = hub
         self.outbox = Outbox(self.flush)
-        hub.subscribe(self.outbox, pubkeys, lambda done: self.acks.append((done.found, done.foreign)))
+        self.subscribe(*pubkeys)
+
+    def subscribe(self, *pubkeys: str) -> None:
+        self.hub.subscribe(self.outbox, pubkeys, lambda done: self.acks.append((done.found, done.foreign)))
 
     def flush(self) -> None:
         for frame in self.outbox.take(writable=True):
@@ -94,7 +98,12 @@ async def rig(database: Path, *, patience: float = 0.3) -> AsyncIterator[Rig]:
         lookup=node.look_up,
         patience=patience,
     )
-    hub = Hub(schedule=asyncio.get_running_loop().call_soon, load=snapshots.load, trusts=snapshots.trusts)
+    hub = Hub(
+        schedule=asyncio.get_running_loop().call_soon,
+        load=snapshots.load,
+        trusts=snapshots.trusts,
+        is_foreign=snapshots.is_foreign,
+    )
 
     def publish(update: AccountUpdate) -> None:
         published.append(update)
@@ -248,6 +257,8 @@ async def test_an_unknown_account_is_read_from_the_node_once(tmp_path: Path) -> 
         third = here.subscribe(KEY_A, KEY_B, "nobody")
         await until(lambda: third.acks)
         assert third.acks == [([KEY_A], [KEY_B])]
+        third.subscribe(KEY_B, "nobody")
+        assert third.acks[1:] == [([], [KEY_B])]
         assert len(here.node.asked) == 1
 
 

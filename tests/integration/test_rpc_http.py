@@ -256,6 +256,21 @@ async def test_retry_after_is_honoured(as_date: bool) -> None:
     assert 0.9 <= monotonic() - began < 4
 
 
+async def test_retry_after_holds_for_every_call() -> None:
+    """While the node wants to be left alone no call is sent: it waits its turn, or fails at once if that is late."""
+    async with rpc_to(in_turn(status(429, **{"Retry-After": "1"}), OK)) as (rpc, node):
+        with pytest.raises(RpcError):
+            await rpc.call("getSlot", attempts=1)
+        began = monotonic()
+        with pytest.raises(RpcError, match="left alone") as caught:
+            await rpc.call("getSlot", deadline=0.5)
+        assert (caught.value.code, caught.value.retryable) == (429, True)
+        assert monotonic() - began < 0.3
+        assert len(node.requests) == 1
+        await asyncio.gather(*(rpc.call("getSlot", attempts=1) for _ in range(3)))
+        assert 0.8 <= monotonic() - began < 3
+
+
 async def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
     """When Retry-After lies beyond the deadline the error is raised at once and names the wait."""
     async with rpc_to(status(429, **{"Retry-After": "20"})) as (rpc, node):

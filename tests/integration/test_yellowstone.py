@@ -421,3 +421,23 @@ async def test_tls_with_the_systems_roots(tmp_path: Path, monkeypatch: pytest.Mo
             write(node, b"a")
             await until(lambda: taker.data == [b"a"])
         await front.stop()
+
+
+async def test_a_slots_level_is_told_behind_what_the_slot_wrote() -> None:
+    """While the writes of a slot are not taken yet, nobody hears that it is confirmed."""
+    async with node_of() as node:
+        source = source_of(node.geyser_url)
+        levels: list[tuple[int, str]] = []
+        source.on_slot = lambda slot, level: levels.append((slot, level))
+        async with running(source) as taker:
+            await settled(taker)
+            taker.gate.clear()
+            write(node, b"holds the taker up")
+            await until(lambda: taker.accounts)
+            written = write(node, b"waits")
+            node.advance_slots(3)
+            await until(lambda: (source.status.tip_slot or 0) >= written.slot + 3)
+            assert written.slot not in dict(levels)
+            taker.gate.set()
+            await until(lambda: (written.slot, "confirmed") in levels)
+            assert taker.data[-1] == b"waits"

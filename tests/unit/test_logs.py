@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from account_socket import logs
 from account_socket.errors import SettingsError
-from account_socket.logs import OFF, TRACE, parse_directives
+from account_socket.logs import OFF, TRACE, Seldom, parse_directives
 
 SECRET = "k3y/with+signs"
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from account_socket.cache.account_value import read_account_value
 from account_socket.cache.base import Cache
-from account_socket.model import AccountUpdate, StoredState
+from account_socket.model import AccountUpdate, Origin, StoredState
 
 MAX_ENTRIES = 200_000
 MAX_BYTES = 256 * 2**20
@@ -49,6 +49,8 @@ class MemoryCache(Cache):
         entries = self._entries
         for update in updates:
             known = entries.get(update.pubkey)
+            if known is None and update.origin is Origin.REREAD:
+                continue  # a backfill must not push out what clients ask for
             if known is not None:
                 if known.id > update.id:
                     continue

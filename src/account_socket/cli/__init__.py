@@ -23,6 +23,8 @@ COMMANDS = {
     "get": "Print the newest state of an account.",
     "decode": "Decode account bytes to JSON.",
     "doctor": "Check settings, upstreams, Redis and database one by one.",
+    "verify": "Compare stored accounts with what the node says.",
+    "db": "Look at the database, delete history, give space back.",
 }
 EXIT_FAILED, EXIT_USAGE = 1, 2
 
@@ -37,6 +39,8 @@ class _CommandsOnDemand(TyperGroup):
 
 def _load(name: str) -> Any:
     module = import_module(f"account_socket.cli.{name}")
+    if isinstance(group := getattr(module, "group", None), typer.Typer):
+        return typer.main.get_command(group)
     single = typer.Typer(add_completion=False, rich_markup_mode="rich")
     single.command(name, no_args_is_help=getattr(module, "NEEDS_ARGUMENTS", False))(module.command)
     return typer.main.get_command(single)

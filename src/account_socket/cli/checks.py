@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -92,7 +92,9 @@ async def check_http(url: str, settings: Settings) -> str:
         raise SourceError(str(error), hint=hint) from None
     finally:
         await rpc.close()
-    bound = await asyncio.to_thread(_bound_cluster, parse_database_url(settings.database_url))
+    bound = None
+    with suppress(StoreError):  # a database that cannot be read fails its own check
+        bound = await asyncio.to_thread(_bound_cluster, parse_database_url(settings.database_url))
     if bound not in {None, genesis_hash}:
         raise SourceError(
             f"{scrub_url(url)}: cluster {genesis_hash}, but the database belongs to {bound}",

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from account_socket.cli.process import emit, talk
-from account_socket.errors import AccountSocketError
+from account_socket.errors import AccountSocketError, SettingsError
 
 NEEDS_ARGUMENTS = True
 DAMM_V2 = "cpamdpZCGKUy5JxQXB4dcpGPiikHawvSWAd6mEn1sGG"
@@ -26,7 +26,10 @@ def command(
     Example: [bold]solana account --output json PUBKEY | jq -r '.account.data\\[0]' | account-socket decode -[/bold]
     """
     from account_socket.programs import load_programs  # noqa: PLC0415  (not for --help)
+    from account_socket.protocol.messages import is_pubkey  # noqa: PLC0415
 
+    if not is_pubkey(owner):
+        raise SettingsError(f"--owner {owner[:60]!r} is not a base58 public key of 32 bytes")
     decoded = load_programs().decode(owner, _account_bytes(_read(file)))
     emit(f'{{"account_type":"{decoded.account_type}","data_json":{decoded.data_json.decode()}}}')
     if decoded.error is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from textwrap import indent
 
 from account_socket.cli.flags import load_with_upstream, with_settings
 from account_socket.cli.process import emit, run_until_signal
@@ -50,6 +51,6 @@ async def _limited(check: Callable[[], Awaitable[str]]) -> str:
 
 
 def _failed(name: str, error: Exception) -> None:
-    emit(f"FAIL  {name}: {str(error) or 'no answer in time'}")
+    emit(f"FAIL  {name}: " + indent(str(error) or "no answer in time", " " * 6).lstrip())
     if isinstance(error, AccountSocketError) and error.hint:
-        emit(f"      {error.hint}")
+        emit(indent(error.hint, " " * 6))

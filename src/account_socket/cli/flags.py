@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import typer
@@ -12,12 +13,15 @@ from account_socket.errors import SettingsError
 from account_socket.settings import Row, Settings, load, rows
 
 
-def with_settings(*, without: frozenset[str] = frozenset()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_settings(
+    *, without: frozenset[str] = frozenset(), defaults: Mapping[str, str] = MappingProxyType({})
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """
     Give a command a flag for each setting; it gets those that were typed as `flags`, by public name.
 
     Args:
         without: public names that this command sets itself.
+        defaults: in words, by public name, where this command has others.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -28,7 +32,7 @@ def with_settings(*, without: frozenset[str] = frozenset()) -> Callable[[Callabl
             command(flags={name: value for name, value in flags.items() if value is not None}, **typed)
 
         own = inspect.signature(command, eval_str=True).parameters
-        parameters = [*(own[name] for name in own if name != "flags"), *_parameters(offered.values())]
+        parameters = [*(own[name] for name in own if name != "flags"), *_parameters(offered.values(), defaults)]
         # What typer reads: the function itself takes whatever they name.
         run.__doc__ = command.__doc__
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -51,12 +55,12 @@ def load_with_upstream(flags: dict[str, str]) -> Settings:
     )
 
 
-def _parameters(table: Iterable[Row]) -> Iterator[inspect.Parameter]:
+def _parameters(table: Iterable[Row], defaults: Mapping[str, str]) -> Iterator[inspect.Parameter]:
     for row in table:
         option = typer.Option(
             None,
             row.flag,
-            help=_help(row),
+            help=_help(row, defaults.get(row.name, row.default)),
             metavar=row.values.split(",")[0].upper() if "," not in row.values else "WORD",
             hidden=not row.about.built,
             rich_help_panel="Settings (also from the environment or .env, by the name in brackets)",
@@ -65,7 +69,7 @@ def _parameters(table: Iterable[Row]) -> Iterator[inspect.Parameter]:
         yield inspect.Parameter(row.field, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=str | None)
 
 
-def _help(row: Row) -> str:
+def _help(row: Row, default: str) -> str:
     choices = f" ({row.values})" if ", " in row.values else ""
-    text = f"{row.about.help[:1].upper()}{row.about.help[1:]}{choices}. Default: {row.default}. ({row.name})"
+    text = f"{row.about.help[:1].upper()}{row.about.help[1:]}{choices}. Default: {default}. ({row.name})"
     return text.replace("`", "").replace("[", r"\[")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 NEEDS_ARGUMENTS = True
 MEGABYTE = 10**6
-GENESIS_SECONDS = 3.0
+GENESIS_SECONDS = 1.5
 WATCH_SECONDS = 1.0
 TERMINAL_SECONDS, PIPE_SECONDS = 1.0, 5.0
 """How often progress is told."""
@@ -61,8 +61,8 @@ def command(  # noqa: PLR0917  (typer's parameters are options)
         raise SettingsError(f"--description has {len(description)} characters, more than 4096")
     settings = _only_upstream(load_with_upstream(flags), geyser=geyser)
     logs.configure(settings.rust_log, log_format=settings.log_format, secrets=settings.secrets)
+    session = Session(settings, updates=updates, max_bytes=int(max_mb * MEGABYTE), description=description)
     with _opened(file, overwrite=overwrite) as opened:
-        session = Session(settings, updates=updates, max_bytes=int(max_mb * MEGABYTE), description=description)
         run_until_signal(session.record(opened, str(file), seconds))
 
 
@@ -81,7 +81,7 @@ def _only_upstream(settings: Settings, *, geyser: bool) -> Settings:
 
 @contextmanager
 def _opened(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
-    """Open a file for a recording. Raises SettingsError. A new one in which nothing was recorded is removed."""
+    """Open a file for a recording; a new one is removed where there is nothing to record. Raises SettingsError."""
     try:
         file = path.open("wb" if overwrite else "xb")
     except FileExistsError:
@@ -95,8 +95,8 @@ def _opened(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
             path.unlink()
         raise
     finally:
-        with suppress(OSError):  # a full disk refuses once more what it refused before; that was told
-            file.close()
+        if not overwrite and path.exists() and not path.stat().st_size:
+            path.unlink()  # a signal came before the first byte
 
 
 class Session:
@@ -201,7 +201,8 @@ class Session:
             text = self._progress(source, recorder)
             if in_place:
                 # The cursor stays at the beginning, so that a log line replaces this one.
-                sys.stderr.write(f"\x1b[K{text[: os.get_terminal_size(sys.stderr.fileno()).columns - 1]}\r")
+                columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+                sys.stderr.write(f"\x1b[K{text[: columns - 1]}\r")
                 sys.stderr.flush()
             else:
                 talk(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from heapq import nsmallest
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from account_socket.model import RawAccount
 
 MAX_MULTIPLE_ACCOUNTS = 100
+MAX_PAGE, DEFAULT_PAGE = 10_000, 1_000
 VERSION = "3.0.6"
 FEATURE_SET = 2891131721
 
@@ -35,11 +37,13 @@ class Ledger:
     Attributes:
         tip_slot: The newest slot that was announced; what getSlot says.
         context_slot: The slot that reads are labelled with: every later write has a higher one.
+        has_pages: Whether getProgramAccountsV2 is offered, as some providers do and Agave does not.
     """
 
     def __init__(self, *, tip_slot: int, genesis_hash: str) -> None:
         self.tip_slot = tip_slot
         self.context_slot = tip_slot
+        self.has_pages = False
         self._genesis_hash = genesis_hash
         self._accounts: dict[str, RawAccount] = {}
         self._by_owner: dict[str, dict[str, RawAccount]] = {}
@@ -48,6 +52,7 @@ class Ledger:
             "getAccountInfo": self._get_account_info,
             "getMultipleAccounts": self._get_multiple_accounts,
             "getProgramAccounts": self._get_program_accounts,
+            "getProgramAccountsV2": self._get_program_accounts_page,
             "getSlot": self._get_slot,
             "getHealth": lambda _: b'"ok"',
             "getVersion": lambda _: get_version(),
@@ -89,6 +94,7 @@ class Ledger:
     def _copy(self) -> Ledger:
         copy = Ledger(tip_slot=self.tip_slot, genesis_hash=self._genesis_hash)
         copy.context_slot = self.context_slot
+        copy.has_pages = self.has_pages
         for account in self._accounts.values():
             copy.apply(account)
         return copy
@@ -127,11 +133,34 @@ class Ledger:
         self._check_context(config)
         accounts = self._by_owner.get(program, {})
         found = _join(
-            b'{"pubkey":"%b","account":%b}' % (pubkey.encode(), _encode_read(accounts[pubkey], config))
+            _encode_listed(accounts[pubkey], config)
             for pubkey in sorted(accounts)
             if all(each.matches(accounts[pubkey].data) for each in filters)
         )
         return self._with_context(found) if config.with_context else found
+
+    def _get_program_accounts_page(self, params: list[Any]) -> bytes:
+        if not self.has_pages:
+            raise RpcFault(METHOD_NOT_FOUND, "Method not found")
+        p.expect(params, least=1, most=2)
+        program, config = p.parse_read_pubkey(params[0]), p.parse_config(params, 1)
+        filters = p.parse_filters(config.filters)
+        limit = DEFAULT_PAGE if config.limit is None else config.limit
+        if not 1 <= limit <= MAX_PAGE:
+            raise p.invalid_params(f"limit is not 1 to {MAX_PAGE}")
+        after, since = config.pagination_key or "", config.changed_since_slot or 0
+        pubkeys = nsmallest(
+            limit + 1,
+            (
+                pubkey
+                for pubkey, account in self._by_owner.get(program, {}).items()
+                if pubkey > after and account.slot >= since and all(each.matches(account.data) for each in filters)
+            ),
+        )
+        listed = _join(_encode_listed(self._accounts[pubkey], config) for pubkey in pubkeys[:limit])
+        key = _encode(pubkeys[limit - 1] if len(pubkeys) > limit else None)
+        page = b'{"accounts":%b,"paginationKey":%b}' % (listed, key)
+        return self._with_context(page) if config.with_context else page
 
     def _get_slot(self, params: list[Any]) -> bytes:
         p.expect(params, least=0, most=1)
@@ -161,6 +190,10 @@ def get_version() -> bytes:
 
 def _join(items: Iterable[bytes]) -> bytes:
     return b"[" + b",".join(items) + b"]"
+
+
+def _encode_listed(account: RawAccount, config: p.Config) -> bytes:
+    return b'{"pubkey":"%b","account":%b}' % (account.pubkey.encode(), _encode_read(account, config))
 
 
 def _encode_read(account: RawAccount | None, config: p.Config) -> bytes:

@@ -53,6 +53,7 @@ class Devnode:
         genesis_hash: What getGenesisHash says.
         limits: What a lagging client may hold back before it is dropped.
         max_subscriptions: Distinct subscriptions of the whole node.
+        pages: Whether it offers getProgramAccountsV2.
         geyser_port: Where Yellowstone gRPC is served too, 0 picks a free port; None: it is not.
         geyser: Options of `GeyserServer`, and `replay_slots` of `Feed`.
     """
@@ -71,6 +72,7 @@ class Devnode:
         genesis_hash: str = GENESIS_HASH,
         limits: Limits | None = None,
         max_subscriptions: int = 1_000_000,
+        pages: bool = False,
         geyser_port: int | None = None,
         geyser: Mapping[str, Any] | None = None,
     ) -> None:
@@ -89,6 +91,7 @@ class Devnode:
         self._ledger = Ledger(tip_slot=max(0, first), genesis_hash=genesis_hash)
         self._subscriptions = Subscriptions(limit=max_subscriptions)
         self._ledger.context_slot = self._safe_context_slot()
+        self._ledger.has_pages = pages
         self._forks = ForkChoice(self._ledger.tip_slot)
         self._gate = Gate(self._ledger, self._subscriptions, limits or Limits())
         self._geyser = None if geyser_port is None else _serve_geyser(**(geyser or {}))

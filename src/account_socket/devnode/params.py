@@ -85,6 +85,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     min_context_slot: _Unsigned | None = None
     filters: list[Any] | None = None
     with_context: bool | None = None
+    limit: _Unsigned | None = None
+    pagination_key: str | None = None
+    changed_since_slot: _Unsigned | None = None
 
 
 class _MemcmpFields(msgspec.Struct, frozen=True):

@@ -143,7 +143,7 @@ def _seconds_of(recording: Recording) -> list[float]:
     """Return when each write is due after the first. Raises ValueError: the recording has no times."""
     if not recording.timed:
         raise ValueError("the recording has no times to replay it by")
-    # A write without a time comes with the one before it, and none comes before that.
+    # Whatever a file says, no write comes before the one before it.
     times = list(accumulate((write.at_ms or 0 for write in recording.writes), max))
     return [(at_ms - times[0]) / 1000 for at_ms in times]
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from account_socket.hub.frames import Message, answer_message, state_message
 from account_socket.hub.outbox import TURN_BYTES, Outbox
-from account_socket.model import AccountUpdate, StoredState
+from account_socket.model import AccountUpdate, Origin, StoredState
 
 MEMORY_BYTES = 128 * 1024 * 1024
 """The most that the newest states kept here may hold."""
@@ -108,9 +108,11 @@ class Hub:
         pubkey = update.pubkey
         self.published += 1
         self.published_id = update.id
-        self.remember(pubkey, StoredState(update.id, update.account_json))
         subscribers = self._subscribers.get(pubkey)
         waiting = pubkey in self._waiting
+        if update.origin is not Origin.REREAD or subscribers or waiting or pubkey in self._states:
+            # A backfill must not push out what clients ask for.
+            self.remember(pubkey, StoredState(update.id, update.account_json))
         if not subscribers and not waiting:
             return
         message = state_message(pubkey, update.origin.value, update.account_json, event=update.event)

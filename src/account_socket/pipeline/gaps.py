@@ -40,11 +40,15 @@ class Gaps:
     """
     Attributes:
         floor: states older than this slot are doubtful.
+        end: where the newest gap ended, healed or not; 0 before the first.
+        opened: how many gaps had to be healed so far.
         open: gaps not healed, oldest first.
         healed, covered: how many were healed; how many another source covered.
     """
 
     floor: int = 0
+    end: int = 0
+    opened: int = 0
     open: list[OpenGap] = field(default_factory=list)
     healed: int = 0
     covered: int = 0
@@ -52,8 +56,11 @@ class Gaps:
 
     def report(self, gap: Gap) -> OpenGap | None:
         """Take a gap that a source tells of; return it if it has to be healed."""
-        covered = gap.from_slot is not None and any(
-            since <= gap.from_slot for source, since in self._unbroken_since.items() if source != gap.source
+        covered = any(
+            # Where nothing is known of before, what was missed until the other one began is in the other one's gap.
+            gap.from_slot is None or since <= gap.from_slot
+            for source, since in self._unbroken_since.items()
+            if source != gap.source
         )
         self._unbroken_since[gap.source] = gap.to_slot
         if covered:
@@ -66,7 +73,9 @@ class Gaps:
             opened.attempts += before.attempts
             opened.gap = msgspec.structs.replace(gap, from_slot=before.gap.from_slot)
         self.open.append(opened)
+        self.opened += 1
         self.floor = max(self.floor, gap.to_slot)
+        self.end = max(self.end, gap.to_slot)
         return opened
 
     def lost(self, source: str) -> None:
@@ -83,7 +92,12 @@ class Gaps:
         if opened in self.open:  # else a later gap has taken it in
             self.open.remove(opened)
         self.healed += 1
-        if everything and not self.open:
+        if everything:
+            self.trust_all()
+
+    def trust_all(self) -> None:
+        """Take that no state from before is wrong, after all that is not open still: `floor` sinks."""
+        if not self.open:
             self.floor = 0
 
     def trusts(self, slot: int) -> bool:

@@ -37,6 +37,7 @@ class Healer:
         subscribed: the accounts that clients are subscribed to now.
         reread: see `Reread`.
         admit: the pipeline's entrance.
+        told: called after a gap was reported, and when the accounts with subscribers were re-read after one.
     """
 
     def __init__(
@@ -47,12 +48,14 @@ class Healer:
         subscribed: Callable[[], Iterable[str]],
         reread: Reread,
         admit: Deliver,
+        told: Callable[[], None] = lambda: None,
     ) -> None:
         self._gaps = gaps
         self._known = known
         self._subscribed = subscribed
         self._reread = reread
         self._admit = admit
+        self._told = told
         self._wanted = asyncio.Event()
         self._doubtful: set[str] = set()
         self._tries = Seldom(log)
@@ -82,6 +85,7 @@ class Healer:
                 reason=gap.reason,
             )
             self._wanted.set()
+        self._told()
 
     async def run(self) -> None:
         """Heal until cancelled; a node that cannot be asked is asked again for ever."""
@@ -116,6 +120,7 @@ class Healer:
         for each in opened:
             self._gaps.close(each, everything=False)
             log.info("gap healed", source=each.gap.source, to_slot=each.gap.to_slot, accounts=len(pubkeys))
+        self._told()
 
     async def _read_again(self, pubkeys: Sequence[str], to_slot: int) -> None:
         for at in range(0, len(pubkeys), PAGE):

@@ -30,8 +30,10 @@ from account_socket.pipeline.queue import CommitQueue
 from account_socket.store.base import Store
 
 PATIENCE_SECONDS = 5.0
+PATIENCE_TICKS = 10
 ADMIT_AT_ONCE = 50
 """States decoded at a stretch (some 2 ms), then everybody else has a turn of the loop."""
+LEISURE_ADMIT = 250
 TURN_SECONDS = 0.0015
 """Publishing gives the loop back after this long, so that no connection waits for a large group."""
 LINGER_SECONDS = 0.001
@@ -107,6 +109,12 @@ class Pipeline:
                     self._publish_without_ids()
                     self._queue.shed()
         await self._queue.room()
+
+    async def admit_at_leisure(self, batch: list[RawAccount]) -> None:
+        """Take what nobody waits for, once hardly anything is before it: live updates do not queue behind it."""
+        for at in range(0, len(batch), LEISURE_ADMIT):
+            await self._queue.calm()
+            await self.admit(batch[at : at + LEISURE_ADMIT])
 
     async def recall(self, pubkeys: Iterable[str]) -> None:
         """Have the order of these accounts in memory: what the store remembers of them is read."""
@@ -220,14 +228,25 @@ class Pipeline:
             return self._note_refused(refused)
 
     async def _await_patiently(self, append: asyncio.Future[list[AccountUpdate]]) -> list[AccountUpdate]:
-        """Await a commit that may hang; after `patience` seconds go on without it, and await it still."""
+        """
+        Await a commit that may hang; after `patience` seconds go on without it, and await it still.
+
+        They are counted in ticks: one that comes late because the process stood still is not the database's.
+        """
         started = self._stuck_since or time.monotonic()
-        if not self.degraded:
-            await asyncio.wait((append,), timeout=max(0.0, started + self._patience - time.monotonic()))
-            if not append.done():
-                self._stuck_since = started
-                self._degrade()
+        tick = max(0.0, started + self._patience - time.monotonic()) / PATIENCE_TICKS
+        for _ in range(0 if self.degraded else PATIENCE_TICKS):
+            done, _pending = await asyncio.wait((append,), timeout=tick)
+            if done:
+                break
+        else:
+            self._go_on_without(started)
         return await append
+
+    def _go_on_without(self, started: float) -> None:
+        if not self.degraded:
+            self._stuck_since = started
+            self._degrade()
 
     async def _sleep_patiently(self, delay: float) -> None:
         assert self._stuck_since is not None

@@ -10,6 +10,8 @@ from account_socket.model import AccountUpdate
 
 MAX_UPDATES = 20_000
 MAX_BYTES = 128 * 1024 * 1024
+CALM_UPDATES = 500
+"""Below this many, work that nobody waits for may be added; an update that comes then is committed soon."""
 GROUP_UPDATES = 2_000
 GROUP_BYTES = 8 * 1024 * 1024
 
@@ -35,6 +37,8 @@ class CommitQueue:
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._calm = asyncio.Event()
+        self._calm.set()
         self.bytes = 0
         self.shed_total = 0
 
@@ -60,6 +64,10 @@ class CommitQueue:
     async def room(self) -> None:
         """Return when the queue is below its bounds."""
         await self._room.wait()
+
+    async def calm(self) -> None:
+        """Return when hardly anything waits."""
+        await self._calm.wait()
 
     def group(self) -> list[AccountUpdate]:
         """Return the oldest updates that fit one commit; they stay until `done`."""
@@ -118,6 +126,10 @@ class CommitQueue:
         return len(self._updates) > self._max_updates or self.bytes > self._max_bytes
 
     def _judge_room(self) -> None:
+        if len(self._updates) < CALM_UPDATES:
+            self._calm.set()
+        else:
+            self._calm.clear()
         if self._over():
             self._room.clear()
         else:

@@ -160,7 +160,9 @@ class Reconciler:
                 self.failures += 1
                 self.doubt(self._unsettled(doubted, pending))
                 wait = backoff.next()
-                self._tries.warning("doubted states not read yet", accounts=len(pending), error=str(error), hint=error.hint)
+                self._tries.warning(
+                    "doubted states not read yet", accounts=len(pending), error=str(error), hint=error.hint
+                )
                 await asyncio.sleep(wait)
             else:
                 backoff.reset()

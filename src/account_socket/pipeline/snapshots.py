@@ -203,7 +203,16 @@ class Snapshots:
                 self.hub.settle(pubkey, None, "rpc")
 
     async def run(self) -> None:
-        """Ask the node for what is wanted, until cancelled."""
+        """Ask the node for what is wanted, until cancelled; then end what is still being read."""
+        try:
+            await self._ask_for_ever()
+        finally:
+            tasks = list(self._tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _ask_for_ever(self) -> None:
         places = asyncio.Semaphore(LOOKUPS_AT_ONCE)
         while True:
             await self._wanted.wait()
@@ -246,7 +255,9 @@ class Snapshots:
                 slot, accounts = await self._lookup(batch, at_least)
         except (AccountSocketError, TimeoutError) as error:
             self.lookup_errors += 1
-            self._tries.warning("accounts not read from the node", accounts=len(batch), error=str(error) or "timed out")
+            self._tries.warning(
+                "accounts not read from the node", accounts=len(batch), error=str(error) or "timed out"
+            )
             if len(batch) > 1 and not getattr(error, "retryable", True):
                 # One account makes no sense; the others must not suffer for it.
                 middle = len(batch) // 2

@@ -113,6 +113,11 @@ class Clients:
 
     # ---- time ----------------------------------------------------------------------------------------------
 
+    def postpone(self, seconds: float) -> None:
+        """Have everything become due so much later: the loop stood still."""
+        for deadlines, _ in self._watches:
+            deadlines.postpone(seconds)
+
     def sweep(self, *, now: float) -> bool:
         """Act on what is due; return whether more is due already."""
         more = False

@@ -37,6 +37,10 @@ class Deadlines(Generic[Item]):
         """Forget `item`; without effect if it is not counted."""
         self._due.pop(item, None)
 
+    def postpone(self, seconds: float) -> None:
+        """Have everything become due so much later."""
+        self._due = {item: at + seconds for item, at in self._due.items()}
+
     def take_due(self, *, now: float, limit: int) -> list[Item]:
         """Return, and forget, at most `limit` items that are due, the longest due first."""
         due: list[Item] = []

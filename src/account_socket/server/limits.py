@@ -8,12 +8,16 @@ from functools import cached_property
 
 from account_socket.protocol.session import RequestLimits
 
+SPARE_SOCKETS = 1024
+"""How many sockets beyond the clients' may be open."""
+
 
 @dataclass(frozen=True)
 class Limits:
     """
     Attributes:
         max_connections: WebSocket clients at a time.
+        max_sockets: everything connected to the port: HTTP, unfinished heads and refusals as well.
         max_connections_per_ip: of these, from one address; 0 means no limit.
         max_subscriptions: accounts per connection.
         max_requests_per_second: of one connection, in the long run.
@@ -31,6 +35,7 @@ class Limits:
     """
 
     max_connections: int = 20_000
+    max_sockets: int = 20_000 + SPARE_SOCKETS
     max_connections_per_ip: int = 0
     max_subscriptions: int = 10_000
     max_requests_per_second: float = 100.0

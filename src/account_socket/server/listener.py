@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 from time import monotonic
 from typing import cast
 
@@ -12,7 +13,7 @@ from aiohttp import web
 
 from account_socket.hub.hub import Hub
 from account_socket.hub.outbox import Outbox
-from account_socket.metrics import Metrics
+from account_socket.metrics import Histogram, Metrics
 from account_socket.protocol.codes import Close
 from account_socket.server import handshake
 from account_socket.server.clients import SWEEP_LIMIT, Clients
@@ -24,10 +25,10 @@ from account_socket.server.limits import Limits
 BACKLOG = 4096
 HTTP_SLICE_BYTES = 256
 """aiohttp takes a slice as a whole; one full of one-byte chunks costs about a turn's time (server/turns.py)."""
-SPARE_SOCKETS = 1024
-"""How many sockets beyond `max_connections` may be open for HTTP, unfinished heads and refusals."""
 TICK_SECONDS = 0.25
 BUSY_TICK_SECONDS = 0.005
+BLOCKED_SECONDS = 0.5
+"""A loop later than this is told of in the log."""
 DRAIN_POLL_SECONDS = 0.01
 HTTP_GOODBYE_SECONDS = 1.0
 
@@ -208,6 +209,7 @@ class Listener:
 
     Attributes:
         clients: the WebSocket clients and their totals.
+        lag: how late the event loop comes to its timer, four times a second.
     """
 
     def __init__(
@@ -229,6 +231,7 @@ class Listener:
         self.heads: Deadlines[Front] = Deadlines(self._limits.head_seconds)
         self.farewells: Deadlines[Front] = Deadlines(self._limits.close_seconds)
         self.overflowed = 0
+        self.lag = Histogram()
         self._fronts: set[Front] = set()
         app = make_app(readiness=readiness, metrics=metrics)
         app.router.add_get("/ws", _upgrade_later)
@@ -237,6 +240,7 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._numbers = 0
+        self._due = inf
         self._measure(metrics)
 
     async def start(self) -> None:
@@ -307,6 +311,7 @@ class Listener:
         add("account_socket_messages", "Messages put out for clients", "counter", lambda: hub.messages)
         add("account_socket_messages_sent", "Messages written to clients", "counter", lambda: clients.sent)
         add("account_socket_messages_conflated", "Messages replaced by newer", "counter", lambda: clients.conflated)
+        metrics.add_histogram("account_socket_loop_lag_seconds", "How late the event loop is", self.lag)
         tally = clients.tally
         add("account_socket_requests", "Requests understood", "counter", lambda: tally.requests, label="action")
         add("account_socket_errors", "Errors answered", "counter", lambda: tally.errors, label="code")
@@ -318,7 +323,7 @@ class Listener:
         """Take a new connection, or cut it off if there are far too many."""
         self.clients.sockets += 1
         self._fronts.add(front)
-        if self.clients.sockets > self._limits.max_connections + SPARE_SOCKETS:
+        if self.clients.sockets > self._limits.max_sockets:
             self.overflowed += 1
             front.abort()
             return
@@ -351,11 +356,23 @@ class Listener:
 
     def _tick(self) -> None:
         seconds = min(TICK_SECONDS, self._limits.shortest_seconds / 8)
+        now = monotonic()
+        self._excuse(max(0.0, now - self._due))
         try:
-            if self._sweep(monotonic()):
+            if self._sweep(now):
                 seconds = BUSY_TICK_SECONDS
         finally:  # a bug in one client's closing must not stop the clock for all
+            self._due = monotonic() + seconds
             self._timer = asyncio.get_running_loop().call_later(seconds, self._tick)
+
+    def _excuse(self, late: float) -> None:
+        """Take how late the loop is; what clients sent meanwhile is not read yet, so that is not their delay."""
+        self.lag.observe(late)
+        if late > BLOCKED_SECONDS:
+            log.warning("event loop stood still", seconds=round(late, 2))
+            for deadlines in (self.heads, self.farewells):
+                deadlines.postpone(late)
+            self.clients.postpone(late)
 
     def _sweep(self, now: float) -> bool:
         """Act on what is due; return whether more is due already."""

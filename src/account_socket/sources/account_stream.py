@@ -177,7 +177,8 @@ class AccountStream:
         going_on = True
         while going_on:
             yield from self._peek()
-            self._items.append((yield from self._value()))
+            item = yield from self._value()
+            self._items.append(item)
             going_on = yield from self._goes_on("]")
 
     def _goes_on(self, end: str) -> Parsing:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
+from typing import TypeAlias
+
+LEFTOVER_SECONDS = 0.02
+"""How often it is looked whether others still wait."""
 
 
 class TokenBucket:
@@ -43,8 +47,38 @@ class Budget:
         self._bucket = TokenBucket(per_second, max(1.0, per_second))
         self._turn = asyncio.Lock()
 
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for a token."""
+        return self._turn.locked()
+
     async def take(self) -> None:
         """Wait for a token. A waiter that is cancelled takes none and holds nobody up."""
         async with self._turn:
             while wait := self._bucket.take(monotonic()):  # noqa: ASYNC110  (time passes, nothing is signalled)
                 await asyncio.sleep(wait)
+
+
+class Leftover:
+    """
+    What others leave of a budget: whoever takes from it directly goes first.
+
+    Args:
+        budget: the one that is shared.
+        patience: seconds after which it takes its turn among the others, so that it does not starve.
+    """
+
+    def __init__(self, budget: Budget, *, patience: float = 2.0) -> None:
+        self._budget = budget
+        self._patience = patience
+
+    async def take(self) -> None:
+        """Wait for a token that nobody else waits for."""
+        ends = monotonic() + self._patience
+        while self._budget.wanted and monotonic() < ends:  # noqa: ASYNC110  (waiters come and go, none is told)
+            await asyncio.sleep(LEFTOVER_SECONDS)
+        await self._budget.take()
+
+
+Turns: TypeAlias = Budget | Leftover
+"""What a request waits for before it is sent."""

@@ -32,9 +32,12 @@ DEBOUNCE_SECONDS = 0.25
 
 ASK_INTERVAL_SECONDS = 1.0
 
-LINGER_SECONDS = 0.002
-"""gRPC gives messages one by one. On a busy stream, where the last batch was handed over so short a time ago, what
-comes within this time is one batch."""
+LINGER_ABOVE, LINGER_PER_RATE, LINGER_SECONDS = 3_000, 1.5e-6, 0.010
+"""gRPC gives messages one by one. Above so many accounts a second, what comes within a time that grows with their
+rate, up to the last of these, is one batch: each costs less then. Below it each is handed over at once."""
+
+RATE_SECONDS = 0.05
+"""How long the rate is taken over."""
 
 _PING_NUMBER = 2
 _TICKS = 20
@@ -94,6 +97,8 @@ class GeyserConnection:
         self._connected_at: float | None = None
         self._heard = 0
         self._heard_at = 0.0
+        self._linger = 0.0
+        self._counted, self._counted_since = 0, monotonic()
         self._blocked = False
         self._ended = False
         self._abort_reason = ""
@@ -143,10 +148,11 @@ class GeyserConnection:
         except AioRpcError as error:
             self._end(error.code(), error.details() or "")
         except asyncio.CancelledError:
+            # gRPC raises it too where the call was cancelled, by the watch or by a write of ours that was given up.
             task = asyncio.current_task()
-            if not self._abort_reason or (task is not None and task.cancelling()):
+            if task is not None and task.cancelling():
                 raise
-            self.reason = self._abort_reason
+            self.reason = self._abort_reason or "the stream was given up"
 
     async def _read_tapped(self) -> Any:
         assert self._tap is not None
@@ -199,14 +205,13 @@ class GeyserConnection:
 
     async def _hand_over(self, deliver: Deliver) -> None:
         session, status = self._session, self._status
-        handed_at = float("-inf")
         while session.waiting or not self._ended:
             if not session.waiting:
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            if monotonic() - handed_at < LINGER_SECONDS and not session.full and not self._ended:
-                await asyncio.sleep(LINGER_SECONDS)
+            if self._linger and not session.full and not self._ended:
+                await asyncio.sleep(self._linger)
             ahead = session.slot_ahead
             accounts = session.take_accounts()
             levels, session.levels = session.levels, []
@@ -219,7 +224,15 @@ class GeyserConnection:
                 await deliver(accounts)
             for slot, level in levels:
                 self._on_slot(slot, level)
-            handed_at = monotonic()
+            self._take_rate(len(accounts))
+
+    def _take_rate(self, handed_over: int) -> None:
+        self._counted += handed_over
+        seconds = monotonic() - self._counted_since
+        if seconds >= RATE_SECONDS:
+            rate = self._counted / seconds
+            self._linger = min(LINGER_SECONDS, max(0.0, rate - LINGER_ABOVE) * LINGER_PER_RATE)
+            self._counted, self._counted_since = 0, monotonic()
 
     async def _judge(self, accounts: list[RawAccount]) -> list[RawAccount]:
         """Return those accounts whose slot the tip allows, after asking for a newer tip if one does not."""

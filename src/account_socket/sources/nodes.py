@@ -12,6 +12,9 @@ from account_socket.sources.slot_tip import ACCOUNT_AHEAD_SLOTS
 READ_SECONDS = 4.5
 """For reading accounts from the nodes, one after the other; below the patience of who waits for them."""
 
+LEISURE_SECONDS = 60.0
+"""For a read that nobody waits for."""
+
 GLANCE_BYTES = 8
 """The discriminator: whether an account is there, and of which kind."""
 
@@ -54,6 +57,22 @@ class Nodes:
         return await self._read(
             lambda rpc, seconds: rpc.get_multiple_accounts(
                 pubkeys, head_bytes=GLANCE_BYTES, budget=rpc.background, deadline=seconds, attempts=3
+            )
+        )
+
+    async def read_at_leisure(self, pubkeys: Sequence[str], at_least: int) -> Read:
+        """Read up to 100 accounts, at slot `at_least` or later, with what is left of the background's budget."""
+        return await self._read(
+            lambda rpc, _: rpc.get_multiple_accounts(
+                pubkeys, at_least=at_least, budget=rpc.leftover, deadline=LEISURE_SECONDS
+            )
+        )
+
+    async def glance_at_leisure(self, pubkeys: Sequence[str], at_least: int) -> Read:
+        """Read of up to 100 accounts all but their data, likewise."""
+        return await self._read(
+            lambda rpc, _: rpc.get_multiple_accounts(
+                pubkeys, at_least=at_least, head_bytes=GLANCE_BYTES, budget=rpc.leftover, deadline=LEISURE_SECONDS
             )
         )
 

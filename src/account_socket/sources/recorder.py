@@ -46,7 +46,8 @@ class Recorder(Tap):
     Records until `finish`, until the file is full, or until the disk refuses.
 
     Args:
-        file: open for writing, buffered; the caller closes it.
+        file: open for writing, buffered; it is closed at the end, by the thread: on a disk that stalls even closing
+            does not return.
         header: its `content` says how messages are kept.
         max_bytes: the recording ends with the message with which the file comes to this size.
         secrets: keys and tokens; where the node repeats one, stars stand in its place.
@@ -152,6 +153,8 @@ class Recorder(Tap):
         except OSError as error:
             self._failure = error
         finally:
+            with suppress(OSError):  # a full disk refuses once more what it refused before
+                self._file.close()
             self._tell(self.ended.set)
 
     def _has_room(self, writer: RecordingWriter) -> bool:

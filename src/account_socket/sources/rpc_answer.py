@@ -38,13 +38,29 @@ def read_answer(
 
     Args:
         status, body: of the HTTP response; whatever bytes.
+
+    The rest is as in `judge_answer`.
+    """
+    answer = _parse(body)
+    if status == _OK and not isinstance(answer, dict):
+        raise nonsense(f"the node answered no JSON-RPC: {scrub(show(body[:60].decode(errors='replace')))}")
+    return judge_answer(status, answer, request_id, retry_after=retry_after, scrub=scrub)
+
+
+def judge_answer(
+    status: int, answer: Any, request_id: int, *, retry_after: float | None, scrub: Callable[[str], str]
+) -> Any:
+    """
+    Return the `result` of a JSON-RPC answer that is parsed; it may be None.
+
+    Args:
+        status, answer: of the HTTP response; None where its body is no JSON.
         request_id: the id the answer must carry.
         retry_after: seconds, as `parse_retry_after` gives them.
         scrub: cleans what the node wrote, which may repeat the key.
     Raises:
         RpcError: code is the JSON-RPC code, the HTTP status, or 0 for an answer that makes no sense.
     """
-    answer = _parse(body)
     error = answer.get("error") if isinstance(answer, dict) else None
     if error is not None:
         fields = error if isinstance(error, dict) else {"message": error}
@@ -68,7 +84,7 @@ def read_answer(
             hint=_HINTS.get(status, ""),
         )
     if not isinstance(answer, dict) or "result" not in answer:
-        raise nonsense(f"the node answered no JSON-RPC: {scrub(show(body[:60].decode(errors='replace')))}")
+        raise nonsense(f"the node answered no JSON-RPC: {scrub(show(answer))}")
     if type(answer.get("id")) is not int or answer["id"] != request_id:
         raise nonsense("the node answered another request")
     return answer["result"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from time import monotonic
 from typing import Any
 
@@ -15,9 +16,10 @@ from account_socket.endpoints import Endpoint, is_loopback
 from account_socket.errors import RpcError
 from account_socket.model import MAX_I64, Origin, RawAccount
 from account_socket.sources.account_json import AccountReader, OddAccountError, show
-from account_socket.sources.budget import Budget
+from account_socket.sources.account_stream import AccountStream
+from account_socket.sources.budget import Budget, Leftover, Turns
 from account_socket.sources.pubsub import request
-from account_socket.sources.rpc_answer import nonsense, parse_retry_after, read_answer
+from account_socket.sources.rpc_answer import judge_answer, nonsense, parse_retry_after, read_answer
 
 MAX_KEYS = 100
 """Keys of one getMultipleAccounts on an Agave node; some providers allow 5 and say so."""
@@ -31,12 +33,17 @@ MAX_SCALAR_BYTES = 64 * 1024
 ATTEMPTS = 4
 ATTEMPT_SECONDS = 10.0
 DEADLINE_SECONDS = 30.0
+IDLE_SECONDS = 60.0
+"""A node looks through all its accounts before the first byte of a long list comes."""
+
+_OK = 200
 
 _INVALID_PARAMS = -32602
 _SLOT_NOT_REACHED = -32016
 SLOT_SECONDS = 0.4
 _UNHEALTHY = -32005
-_ENCODINGS = ("base64+zstd", "base64")
+_TOO_MANY_REQUESTS = 429
+ENCODINGS = ("base64+zstd", "base64")
 _TOO_MANY = re.compile(r"too many inputs.*?max (\d{1,9})", re.IGNORECASE)
 
 
@@ -54,14 +61,15 @@ class RpcHttp:
 
     Args:
         url: `http(s)://…`.
-        name: of the datasource, goes into each RawAccount.
-        commitment: of account reads.
+        name: of the datasource, goes into each RawAccount; an attribute too.
+        commitment: of account reads; an attribute too.
         max_rps: requests a second of `background`.
         lookups_per_second: requests a second of `lookups`.
         retry_base: seconds, the first wait between attempts; it doubles, with full jitter, up to 30.
 
     Attributes:
         background: the budget of reads that nobody waits for.
+        leftover: what is left of it.
         lookups: the budget of reads that clients cause.
     """
 
@@ -75,15 +83,18 @@ class RpcHttp:
         lookups_per_second: float = 20.0,
         retry_base: float = 1.0,
     ) -> None:
+        self.name = name
         self._endpoint = Endpoint(url)
-        self._commitment = commitment
+        self.commitment = commitment
         self._retry_base = retry_base
         self._reader = AccountReader(name)
         self._session: aiohttp.ClientSession | None = None
+        self._resumes_at = float("-inf")
         self._last_id = 0
         self._max_keys = MAX_KEYS
         self._encoding = 0
         self.background = Budget(max_rps)
+        self.leftover = Leftover(self.background)
         self.lookups = Budget(lookups_per_second)
 
     def __repr__(self) -> str:
@@ -96,7 +107,7 @@ class RpcHttp:
             await session.close()
 
     async def get_account_info(
-        self, pubkey: str, *, budget: Budget | None = None, deadline: float = DEADLINE_SECONDS
+        self, pubkey: str, *, budget: Turns | None = None, deadline: float = DEADLINE_SECONDS
     ) -> tuple[int, RawAccount | None]:
         """Return the context slot and the account's state at it, None if there is none. See `call`."""
         result = await self._read_accounts("getAccountInfo", pubkey, budget=budget, deadline=deadline)
@@ -109,7 +120,7 @@ class RpcHttp:
         *,
         at_least: int = 0,
         head_bytes: int | None = None,
-        budget: Budget | None = None,
+        budget: Turns | None = None,
         deadline: float = DEADLINE_SECONDS,
         attempts: int = ATTEMPTS,
     ) -> tuple[int, list[RawAccount | None]]:
@@ -195,7 +206,7 @@ class RpcHttp:
         method: str,
         params: list[Any] | None = None,
         *,
-        budget: Budget | None = None,
+        budget: Turns | None = None,
         deadline: float = DEADLINE_SECONDS,
         attempts: int = ATTEMPTS,
         max_bytes: int = MAX_SCALAR_BYTES,
@@ -216,9 +227,12 @@ class RpcHttp:
         while True:
             attempts -= 1
             try:
+                await self._leave_alone(ends - monotonic())
                 return await self._attempt(method, params, budget, ends - monotonic(), max_bytes)
             except RpcError as error:
                 failure = error
+            if failure.retry_after is not None:
+                self._resumes_at = monotonic() + failure.retry_after
             wait = max(backoff.next(), failure.retry_after or 0.0)
             if failure.code == _SLOT_NOT_REACHED:
                 attempts += 1
@@ -229,8 +243,17 @@ class RpcHttp:
         # Without the frames below, whose variables hold what the node wrote: it may repeat the key.
         raise failure.with_traceback(None)
 
+    async def _leave_alone(self, seconds: float) -> None:
+        """Wait for as long as the node asked everybody to (Retry-After). Raises RpcError if it is over `seconds`."""
+        rest = self._resumes_at - monotonic()
+        if rest > seconds:
+            message = f"{self._endpoint} asked to be left alone for a while (Retry-After)"
+            raise RpcError(message, code=_TOO_MANY_REQUESTS, retryable=True, retry_after=rest)
+        if rest > 0:
+            await asyncio.sleep(rest)
+
     async def _attempt(
-        self, method: str, params: list[Any] | None, budget: Budget | None, seconds: float, max_bytes: int
+        self, method: str, params: list[Any] | None, budget: Turns | None, seconds: float, max_bytes: int
     ) -> Any:
         self._last_id += 1
         request_id = self._last_id
@@ -250,10 +273,9 @@ class RpcHttp:
         else:
             return read_answer(status, payload, request_id, retry_after=retry_after, scrub=self._endpoint.scrub)
         # Outside the except clause: the driver's error holds the URL and must not become our context.
-        raise RpcError(f"{method} at {self._endpoint}: {failure}", code=0, retryable=True)
+        raise self._lost(method, failure)
 
-    async def _post(self, body: bytes, max_bytes: int) -> tuple[int, bytes, float | None]:
-        """Return status, body and Retry-After. Raises what aiohttp raises, and _OversizeError."""
+    def _http(self) -> aiohttp.ClientSession:
         if self._session is None:
             # No answer is taken compressed: a small one could inflate beyond every limit. No redirect is followed:
             # it would carry the key elsewhere.
@@ -264,16 +286,87 @@ class RpcHttp:
                 trust_env=not is_loopback(self._endpoint.url),
                 connector=aiohttp.TCPConnector(limit=16),
             )
-        chunks: list[bytes] = []
-        size = 0
-        async with self._session.post(self._endpoint.url, data=body, allow_redirects=False) as response:
-            async for chunk in response.content.iter_any():
-                size += len(chunk)
-                if size > max_bytes:
-                    raise _OversizeError(max_bytes)
-                chunks.append(chunk)
-            retry_after = parse_retry_after(response.headers.get("Retry-After"))
-            return response.status, b"".join(chunks), retry_after
+        return self._session
+
+    async def _post(self, body: bytes, max_bytes: int) -> tuple[int, bytes, float | None]:
+        """Return status, body and Retry-After. Raises what aiohttp raises, and _OversizeError."""
+        async with self._http().post(self._endpoint.url, data=body, allow_redirects=False) as response:
+            return await _read_response(response, max_bytes)
+
+    async def stream(
+        self,
+        method: str,
+        params: list[Any],
+        into: AccountStream,
+        *,
+        budget: Turns | None = None,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> AsyncGenerator[list[Any], None]:
+        """
+        Yield the accounts of one call's answer, of whatever size, as they come: parsed JSON, not checked.
+
+        The node is read no faster than the accounts are taken. Ask it once; close the generator (`aclosing`).
+
+        Args:
+            into: takes the answer, and tells the rest of it.
+            budget: charged once.
+            idle_seconds: the longest time without a byte, until the first one too.
+        Raises:
+            RpcError: what was yielded before is true all the same; a second time may bring the rest.
+        """
+        if budget is not None:
+            await budget.take()
+        self._last_id += 1
+        request_id = self._last_id
+        failure: RpcError | None = None
+        try:
+            async with aclosing(self._chunks(request(request_id, method, params), request_id, idle_seconds)) as chunks:
+                async for chunk in chunks:
+                    if into.complete:
+                        break
+                    yield into.feed(chunk)
+                yield into.finish()
+        except TimeoutError:
+            if not into.complete:
+                failure = self._lost(method, f"nothing came from the node for {idle_seconds:g} s")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            failure = self._lost(method, self._endpoint.scrub(f"{type(error).__name__}: {error}"))
+        except RpcError as error:
+            failure = self._scrubbed(error)
+        if failure is not None:
+            # Outside the except clause: the errors above drag along the URL, or what the node wrote.
+            raise failure
+        judge_answer(_OK, into.envelope, request_id, retry_after=None, scrub=self._endpoint.scrub)
+
+    def _lost(self, method: str, reason: str) -> RpcError:
+        return RpcError(f"{method} at {self._endpoint}: {reason}", code=0, retryable=True)
+
+    def _scrubbed(self, error: RpcError) -> RpcError:
+        """Return an error like this one without what the node wrote, which may repeat the key, nor its frames."""
+        return RpcError(
+            self._endpoint.scrub(str(error)),
+            code=error.code,
+            retryable=error.retryable,
+            retry_after=error.retry_after,
+            hint=error.hint,
+        )
+
+    async def _chunks(self, body: bytes, request_id: int, idle_seconds: float) -> AsyncGenerator[bytes, None]:
+        """Yield the body of a good response. Raises what aiohttp raises, TimeoutError, and RpcError for a bad one."""
+        async with asyncio.timeout(idle_seconds):
+            response = await self._http().post(self._endpoint.url, data=body, allow_redirects=False)
+        async with response:
+            if response.status != _OK:
+                async with asyncio.timeout(idle_seconds):
+                    answer = await _read_response(response, MAX_SCALAR_BYTES)
+                status, payload, retry_after = answer
+                read_answer(status, payload, request_id, retry_after=retry_after, scrub=self._endpoint.scrub)
+            while True:
+                async with asyncio.timeout(idle_seconds):
+                    chunk = await response.content.readany()
+                if not chunk:
+                    return
+                yield chunk
 
     async def _read_accounts(
         self,
@@ -282,13 +375,13 @@ class RpcHttp:
         *,
         at_least: int = 0,
         head_bytes: int | None = None,
-        budget: Budget | None,
+        budget: Turns | None,
         deadline: float,
         attempts: int = ATTEMPTS,
     ) -> Any:
         ends = monotonic() + deadline
-        for encoding in _ENCODINGS[self._encoding :]:
-            config: dict[str, Any] = {"encoding": encoding, "commitment": self._commitment}
+        for encoding in ENCODINGS[self._encoding :]:
+            config: dict[str, Any] = {"encoding": encoding, "commitment": self.commitment}
             if at_least:
                 config["minContextSlot"] = at_least
             if head_bytes is not None:
@@ -303,10 +396,10 @@ class RpcHttp:
                     max_bytes=MAX_ACCOUNTS_BYTES,
                 )
             except RpcError as error:
-                if encoding == _ENCODINGS[-1] or not _may_mean_encoding(error):
+                if encoding == ENCODINGS[-1] or not may_mean_encoding(error):
                     raise
             else:
-                self._encoding = _ENCODINGS.index(encoding)
+                self._encoding = ENCODINGS.index(encoding)
                 return result
         raise AssertionError("the last encoding returns or raises")
 
@@ -330,6 +423,18 @@ class RpcHttp:
         raise nonsense(f"the node answered a state of {pubkey:.50} that makes no sense: {kind}")
 
 
+async def _read_response(response: aiohttp.ClientResponse, max_bytes: int) -> tuple[int, bytes, float | None]:
+    """Return status, body and Retry-After. Raises what aiohttp raises, and _OversizeError."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > max_bytes:
+            raise _OversizeError(max_bytes)
+        chunks.append(chunk)
+    return response.status, b"".join(chunks), parse_retry_after(response.headers.get("Retry-After"))
+
+
 def _context(result: Any) -> tuple[int, Any]:
     match result:
         case {"context": {"slot": slot}, "value": value} if type(slot) is int and 0 <= slot <= MAX_I64:
@@ -337,5 +442,6 @@ def _context(result: Any) -> tuple[int, Any]:
     raise nonsense("the node answered without a context slot")
 
 
-def _may_mean_encoding(error: RpcError) -> bool:
+def may_mean_encoding(error: RpcError) -> bool:
+    """Return whether a node may have refused the encoding, or a key of the config, and not the request as such."""
     return "encoding" in str(error).lower() or (error.code == _INVALID_PARAMS and not _TOO_MANY.search(str(error)))

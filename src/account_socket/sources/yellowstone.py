@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -44,12 +45,13 @@ log = structlog.get_logger("account_socket.upstream")
 
 @dataclass(frozen=True)
 class _Ending:
-    """Why one connection ended."""
+    """Why one connection ended; `replay` tells whether it had asked for one."""
 
     then: Then
     reason: str
     code: str = ""
     progress: float = 0.0
+    replay: bool = False
 
 
 class Yellowstone(Datasource):
@@ -158,7 +160,7 @@ class Yellowstone(Datasource):
                     raise SettingsError(f"{self._endpoint.label}: {ending.reason}", hint=HINTS.get(ending.code, ""))
                 return REFUSED_SECONDS
             case _:
-                if ending.progress == 0:
+                if ending.replay and ending.progress == 0:
                     self._replay_failures += 1
         return 0.0
 
@@ -206,7 +208,9 @@ class Yellowstone(Datasource):
         if self._tap is not None:
             self._tap.opened()
         try:
-            await self._open(call, from_slot)
+            if not await self._open(call, from_slot):
+                reason = f"the stream took no request for {self._open_seconds:g} s"
+                return _Ending(Then.RETRY, reason)
             await connection.run(deliver)
         finally:
             call.cancel()
@@ -216,17 +220,28 @@ class Yellowstone(Datasource):
             self.status.last_error = connection.reason  # before it is seen that the connection is lost
             self._was_connected = True
             self._replay_failures = 0
-        return _Ending(connection.then, connection.reason, connection.code, connection.progress_seconds)
+        return _Ending(
+            connection.then,
+            connection.reason,
+            connection.code,
+            connection.progress_seconds,
+            replay=from_slot is not None,
+        )
 
-    async def _open(self, call: StreamStreamCall[Any, Any], from_slot: int | None) -> None:
-        """Send the first request at once: some balancers hold a stream back until one flows. Raises AioRpcError."""
-        try:
-            async with asyncio.timeout(self._open_seconds):
-                await call.write(self._filters(from_slot))
-        except asyncio.InvalidStateError:
-            return  # the node has ended the stream already; reading it tells why
-        except TimeoutError:
-            call.cancel()
+    async def _open(self, call: StreamStreamCall[Any, Any], from_slot: int | None) -> bool:
+        """
+        Send the first request at once: some balancers hold a stream back until one flows. Raises AioRpcError.
+
+        Returns:
+            False where the node did not take it in time.
+        """
+        with suppress(asyncio.InvalidStateError):  # the node has ended the stream already; reading it tells why
+            try:
+                async with asyncio.timeout(self._open_seconds):
+                    await call.write(self._filters(from_slot))
+            except TimeoutError:
+                return False
+        return True
 
     def _replay_from(self, first_available: int | None) -> int | None:
         """Return the slot to ask replay from; None where the node cannot replay what was missed."""

@@ -86,6 +86,27 @@ class Store(ABC):
         """Delete at most `limit` of the oldest history rows created before `before`; return how many went."""
 
     @abstractmethod
+    async def prune_accounts(self, pubkeys: Sequence[str], *, keep: int, limit: int) -> int:
+        """Delete at most `limit` history rows of `pubkeys` beyond the `keep` newest of each; return how many went."""
+
+    @abstractmethod
+    async def take_grown(self) -> set[str] | None:
+        """
+        Return the accounts whose history grew since the last call, once each.
+
+        None: any may have grown, since nobody asked before, or too many have. From the first call on it is kept track
+        of. Raises StoreError.
+        """
+
+    @abstractmethod
+    async def accounts(self, *, after: str, limit: int) -> list[str]:
+        """Return at most `limit` accounts that have history, those behind `after`, sorted. Raises StoreError."""
+
+    @abstractmethod
+    async def give_back(self, *, limit: int) -> int:
+        """Give about `limit` bytes that deleted rows left back to the disk; return how many. Raises StoreError."""
+
+    @abstractmethod
     async def close(self, *, next_id: int | None) -> None:
         """Let go. `next_id` after a clean stop gives the unused rest of the id block back. Idempotent."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,6 +16,9 @@ def connect_writer(path: Path, *, create: bool) -> sqlite3.Connection:
     """Open for writing; checkpoints are the Checkpointer's, not this connection's. Raises sqlite3.Error."""
     connection = _connect(path, "rwc" if create else "rw")
     try:
+        if connection.execute("PRAGMA page_count").fetchone() == (0,):
+            # Before the first page, or never: what deleted rows held can then be given back beside a running server.
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
@@ -28,6 +33,25 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     connection = _connect(path, "rw")
     connection.execute("PRAGMA query_only = ON")
     return connection
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, *, durable: bool = False) -> Iterator[None]:
+    """BEGIN IMMEDIATE … COMMIT, or ROLLBACK when an exception passes; `durable` waits for the disk."""
+    if durable:
+        connection.execute("PRAGMA synchronous = FULL")
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.rollback()
+            raise
+    finally:
+        if durable:
+            connection.execute("PRAGMA synchronous = NORMAL")
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:

@@ -41,6 +41,17 @@ def prepare(connection: sqlite3.Connection, path: Path) -> Identity:
     return _identify(connection)
 
 
+def check_current(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise StoreError unless the database is at HEAD: whoever only looks at it must not migrate it."""
+    revision = _revision(connection)
+    if revision == HEAD:
+        return
+    raise StoreError(
+        f"database {path} has " + (f"schema revision {revision!r}" if revision else "no tables of this program"),
+        hint=f"a server of this version brings it to {HEAD!r} when it starts" if (revision or "") < HEAD else "",
+    )
+
+
 def _revision(connection: sqlite3.Connection) -> str | None:
     if not _has_table(connection, "alembic_version"):
         return None

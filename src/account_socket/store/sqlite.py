@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import shutil
 import sqlite3
@@ -20,6 +19,8 @@ from account_socket.errors import StoreError
 from account_socket.model import AccountUpdate, Mark, StoredState
 from account_socket.store.base import Identity, Store
 from account_socket.store.connection import connect_reader, connect_writer
+from account_socket.store.lock import take_lock
+from account_socket.store.pruning import MAX_ROWS, SpaceReturn, select_accounts, select_excess
 from account_socket.store.rows import select_marks, select_marks_of, select_note, select_states
 from account_socket.store.schema import prepare
 from account_socket.store.upkeep import PERIOD_SECONDS, Upkeep
@@ -36,8 +37,8 @@ IDLE_SECONDS = 1.0
 
 MARKS_PAGE = 1_000
 STATES_PAGE = 200
-PRUNE_BATCH = 64
-"""Rows a commit deletes, 2 ms of work; between two such commits the writer has as long for appends."""
+MAX_GROWN = 50_000
+"""Accounts that are remembered as having grown."""
 
 
 class SqliteStore(Store):
@@ -68,6 +69,8 @@ class SqliteStore(Store):
         self._upkeeping = Jobs()
         self._writer = Writer()
         self._upkeep = Upkeep(self._path)
+        self._give_back = SpaceReturn()
+        self._grown: set[str] | None = None  # the writer's thread alone uses it
         self._lock: int | None = None
         self._closed = False
 
@@ -102,28 +105,11 @@ class SqliteStore(Store):
         Worker(jobs, self._path, connect, name=f"store-{name}", idle=idle, idle_seconds=idle_seconds)
 
     def _prepare(self, connection: sqlite3.Connection) -> Identity:
-        self._take_lock()
+        if self._lock is None:
+            self._lock = take_lock(self._path)
         identity = prepare(connection, self._path)
         self._writer.reserved = identity.next_id
         return identity
-
-    def _take_lock(self) -> None:
-        if self._lock is not None:
-            return
-        real = self._path.resolve()  # two names of one file must meet at one lock
-        name = real.with_name(real.name + ".lock")
-        try:
-            lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise StoreError(f"lock file {name}: {error.strerror}", hint="make its directory writable") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(lock)
-            raise StoreError(
-                f"database {self._path} is in use by another server", hint="stop it, or name another database"
-            ) from error
-        self._lock = lock
 
     async def bind(self, genesis_hash: str) -> None:
         await self._writing.submit(lambda connection: self._writer.bind(connection, genesis_hash))
@@ -166,6 +152,10 @@ class SqliteStore(Store):
                 retryable=True,
             )
         refused = self._writer.append(connection, group, history=history)
+        if history and self._grown is not None:
+            self._grown.update([update.pubkey for update in group])
+            if len(self._grown) > MAX_GROWN:
+                self._grown = None
         if upkeep.wanted:
             checkpoint(connection, upkeep.wanted)
             upkeep.wanted = None
@@ -188,14 +178,44 @@ class SqliteStore(Store):
     async def prune(self, *, before: str, limit: int) -> int:
         pruned = 0
         while pruned < limit:
-            batch = min(PRUNE_BATCH, limit - pruned)
-            started = perf_counter()
-            count = await self._writing.submit(partial(self._writer.prune, before=before, limit=batch))
+            batch = min(MAX_ROWS, limit - pruned)
+            count = await self._paced(partial(self._writer.prune, before=before, limit=batch))
             pruned += count
             if count < batch:
                 break
-            await asyncio.sleep(perf_counter() - started)
         return pruned
+
+    async def prune_accounts(self, pubkeys: Sequence[str], *, keep: int, limit: int) -> int:
+        accounts = tuple(pubkeys)
+        ids = await self._read().submit(partial(select_excess, pubkeys=accounts, keep=keep, limit=limit))
+        ids.sort()  # those side by side go together
+        pruned = 0
+        for start in range(0, len(ids), MAX_ROWS):
+            pruned += await self._paced(partial(self._writer.delete, ids=ids[start : start + MAX_ROWS]))
+        return pruned
+
+    async def _paced(self, work: Work[int]) -> int:
+        """Do one short piece of work in the writer, then leave it to appends for as long."""
+        started = perf_counter()
+        done = await self._writing.submit(work)
+        await asyncio.sleep(perf_counter() - started)
+        return done
+
+    async def take_grown(self) -> set[str] | None:
+        return await self._writing.submit(self._take_grown)
+
+    def _take_grown(self, _connection: sqlite3.Connection) -> set[str] | None:
+        grown, self._grown = self._grown, set()
+        return grown
+
+    async def accounts(self, *, after: str, limit: int) -> list[str]:
+        return await self._read().submit(partial(select_accounts, after=after, limit=limit))
+
+    async def give_back(self, *, limit: int) -> int:
+        given = 0
+        while given < limit and (step := await self._paced(self._give_back)):
+            given += step
+        return given
 
     async def close(self, *, next_id: int | None) -> None:
         if self._closed:
@@ -217,7 +237,9 @@ class SqliteStore(Store):
             shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _finish(self, connection: sqlite3.Connection, next_id: int | None) -> None:
-        if next_id is not None and self._lock is not None:
+        if self._lock is None:
+            return  # it was never ours
+        if next_id is not None:
             self._writer.release(connection, next_id)
         checkpoint(connection)
 

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
 from account_socket.errors import WrongClusterError
 from account_socket.model import AccountUpdate
 from account_socket.store.base import ID_BLOCK
+from account_socket.store.connection import transaction
+from account_socket.store.pruning import delete_before, delete_rows
 from account_socket.store.rows import NOTE, insert_updates, upsert_states
 from account_socket.store.sqlite_errors import REFUSED
 
 _PUT_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-
-_OLDEST = """
-SELECT max(id) FROM (
- SELECT id, CASE format WHEN 0
-   THEN min(coalesce(strftime('%Y-%m-%dT%H:%M:%fZ', created_at), :adopted_at), :adopted_at)
-   ELSE created_at END AS created
- FROM account_updates ORDER BY id LIMIT :limit)
-WHERE created < :before
-"""
-"""The end of the oldest rows to go. An adopted row without a readable time is as old as its adoption."""
 
 
 @dataclass
@@ -64,12 +55,12 @@ class Writer:
         refused: list[AccountUpdate] = []
         self.created_at = max(self.created_at, updates[-1].created_at)
         try:
-            with _transaction(connection, durable=reserve):
+            with transaction(connection, durable=reserve):
                 if reserve:
                     self._reserve(connection, beyond + ID_BLOCK)
                 _insert(connection, updates, history=history)
         except REFUSED:
-            with _transaction(connection, durable=reserve):
+            with transaction(connection, durable=reserve):
                 if reserve:
                     self._reserve(connection, beyond + ID_BLOCK)
                 refused = _bisect(connection, updates, history=history)
@@ -94,13 +85,13 @@ class Writer:
     def release(self, connection: sqlite3.Connection, next_id: int) -> None:
         """Give the ids from `next_id` on back. Raises sqlite3.Error."""
         if next_id < self.reserved:
-            with _transaction(connection, durable=True):
+            with transaction(connection, durable=True):
                 self._reserve(connection, next_id)
             self.reserved = next_id
 
     def bind(self, connection: sqlite3.Connection, genesis_hash: str) -> None:
         """Keep the cluster's genesis hash. Raises WrongClusterError if there is another."""
-        with _transaction(connection, durable=True):
+        with transaction(connection, durable=True):
             connection.execute("INSERT INTO meta VALUES ('genesis_hash', ?) ON CONFLICT DO NOTHING", (genesis_hash,))
             (kept,) = connection.execute("SELECT value FROM meta WHERE key = 'genesis_hash'").fetchone()
         if kept != genesis_hash:
@@ -111,21 +102,20 @@ class Writer:
 
     def remember(self, connection: sqlite3.Connection, key: str, value: str) -> None:
         """Keep a text under a name, durably. Raises sqlite3.Error."""
-        with _transaction(connection, durable=True):
+        with transaction(connection, durable=True):
             connection.execute(_PUT_META, (NOTE + key, value))
 
     def prune(self, connection: sqlite3.Connection, before: str, limit: int) -> int:
-        """Delete the oldest rows created before `before`, at most `limit`; return how many. Raises sqlite3.Error."""
-        with _transaction(connection):
-            adopted = connection.execute("SELECT value FROM meta WHERE key = 'adopted_at'").fetchone()
-            (last,) = connection.execute(
-                _OLDEST, {"before": before, "limit": limit, "adopted_at": adopted[0] if adopted else ""}
-            ).fetchone()
-            if last is None:
-                return 0
-            pruned = connection.execute("DELETE FROM account_updates WHERE id <= ?", (last,)).rowcount
-        self.totals.pruned += pruned
-        return pruned
+        """As `pruning.delete_before`, counted."""
+        return self._count_pruned(delete_before(connection, before, limit))
+
+    def delete(self, connection: sqlite3.Connection, ids: Sequence[int]) -> int:
+        """As `pruning.delete_rows`, counted."""
+        return self._count_pruned(delete_rows(connection, ids))
+
+    def _count_pruned(self, rows: int) -> int:
+        self.totals.pruned += rows
+        return rows
 
 
 def checkpoint(connection: sqlite3.Connection, mode: str = "TRUNCATE") -> None:
@@ -136,25 +126,6 @@ def checkpoint(connection: sqlite3.Connection, mode: str = "TRUNCATE") -> None:
         connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
     finally:
         connection.execute(f"PRAGMA busy_timeout = {patience}")
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection, *, durable: bool = False) -> Iterator[None]:
-    """BEGIN IMMEDIATE … COMMIT, or ROLLBACK when an exception passes; `durable` waits for the disk."""
-    if durable:
-        connection.execute("PRAGMA synchronous = FULL")
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.rollback()
-            raise
-    finally:
-        if durable:
-            connection.execute("PRAGMA synchronous = NORMAL")
 
 
 def _insert(connection: sqlite3.Connection, updates: Sequence[AccountUpdate], *, history: bool) -> None:

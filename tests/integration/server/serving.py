@@ -75,7 +75,7 @@ async def serving(readiness: Readiness = lambda: (200, {"status": "ok"}), **limi
         if not served.holding:
             loop.call_soon(served.settle, pubkeys)
 
-    hub = Hub(schedule=loop.call_soon, load=load)
+    hub = Hub(schedule=loop.call_soon, load=load, is_foreign=lambda pubkey: pubkey in served.foreign)
     metrics = Metrics()
     listener = Listener(
         "127.0.0.1",

@@ -145,10 +145,9 @@ async def _rest(client: RawClient) -> bytes:
         return b""
 
 
-async def test_far_too_many_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_far_too_many_sockets() -> None:
     """Sockets far beyond the limit are cut off before they say a word."""
-    monkeypatch.setattr("account_socket.server.listener.SPARE_SOCKETS", 2)
-    async with serving(max_connections=1) as served, good_client(served), AsyncExitStack() as stack:
+    async with serving(max_connections=1, max_sockets=3) as served, good_client(served), AsyncExitStack() as stack:
         for _ in range(2):
             await stack.enter_async_context(raw_client(served, shake=False))
         async with raw_client(served, shake=False) as client:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 
 import pytest
+import structlog
 from tests.integration.server.serving import (
     CLOSE,
     CONTINUATION,
@@ -23,6 +25,8 @@ from tests.integration.server.serving import (
 )
 from tests.samples import KEY_B
 from tests.waiting import until
+
+from account_socket.server.listener import BLOCKED_SECONDS
 
 SOON = 0.2
 """Every time limit of the server in these tests, in seconds."""
@@ -129,6 +133,26 @@ async def test_pongs_keep_a_silent_client(served: Served) -> None:
             client.send(frame(PONG, payload))
         volunteering.cancel()
         assert served.listener.connections == 3
+
+
+async def test_a_loop_that_stood_still(served: Served) -> None:
+    """Nobody is closed for what it sent while the loop stood still, which is told in the log and in a histogram."""
+    async with raw_client(served) as client:
+        opcode, payload = await client.read_frame()
+        assert opcode == PING
+        async with raw_client(served, shake=False) as other:
+            other.send(request_head()[:-2])
+            await until(lambda: len(served.listener.heads) == 1)
+            with structlog.testing.capture_logs() as lines:
+                time.sleep(BLOCKED_SECONDS + SOON)  # noqa: ASYNC251  (the loop stands still)
+                client.send(frame(PONG, payload))
+                other.send(b"\r\n")
+                await other.read_head()
+                opcode, payload = await client.read_frame()
+            assert opcode == PING
+            [told] = [line for line in lines if line["event"] == "event loop stood still"]
+            assert told["seconds"] >= BLOCKED_SECONDS
+            assert served.listener.lag.sum >= BLOCKED_SECONDS
 
 
 async def test_byte_by_byte(served: Served) -> None:

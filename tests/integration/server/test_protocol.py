@@ -107,10 +107,12 @@ async def test_state_from_memory(served: Served, client: ClientConnection) -> No
 
 
 async def test_foreign_account(served: Served, client: ClientConnection) -> None:
-    """An account of another program has no state and is listed as foreign; the subscription stands."""
+    """An account of another program has no state and is listed as foreign, each time; the subscription stands."""
     served.foreign.add(KEY_B)
     ack = await ask(client, {"action": "subscribe", "pubkey": KEY_B, "id": 1})
     assert (ack["found"], ack["foreign"]) == ([], [KEY_B])
+    again = await ask(client, {"action": "subscribe", "pubkey": KEY_B, "id": 2})
+    assert (again["found"], again["foreign"]) == ([], [KEY_B])
     served.publish(KEY_B)
     assert (await receive(client))["account"]["pubkey"] == KEY_B
 

@@ -467,9 +467,9 @@ async def test_devnode_serves_until_a_signal(tmp_path: Path) -> None:
 
 
 async def test_devnode_refuses_a_file_that_is_no_recording(tmp_path: Path) -> None:
-    """A file that is no recording exits 1 and says what is wrong with it."""
+    """A file that is no recording exits 2 and says what is wrong with which file."""
     (tmp_path / "noise").write_bytes(b"not a recording")
     ended = await run("devnode", "noise", cwd=tmp_path)
-    assert ended.code == 1
-    assert ended.err
+    assert ended.code == 2
+    assert ended.err.startswith("noise: line 1: not zstd data")
     assert "Traceback" not in ended.err

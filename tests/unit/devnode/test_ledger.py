@@ -183,3 +183,36 @@ def test_faults(ledger, method, params, code, message):
         ledger.call(method, params)
     assert caught.value.code == code
     assert caught.value.message.startswith(message)
+
+
+def test_pages_of_a_programs_accounts(ledger):
+    """getProgramAccountsV2 gives pages by key until there is no next one, with or without a context."""
+    ledger.has_pages = True
+    config = {"encoding": "base64", "limit": 1}
+    first = call(ledger, "getProgramAccountsV2", PROGRAM, config)
+    assert [each["pubkey"] for each in first["accounts"]] == [min(A, B)]
+    second = call(
+        ledger,
+        "getProgramAccountsV2",
+        PROGRAM,
+        config | {"paginationKey": first["paginationKey"], "withContext": True},
+    )
+    assert second["context"] == CONTEXT
+    assert [each["pubkey"] for each in second["value"]["accounts"]] == [max(A, B)]
+    assert second["value"]["paginationKey"] is None
+    changed = call(ledger, "getProgramAccountsV2", PROGRAM, {"encoding": "base64", "changedSinceSlot": 91})
+    assert [each["pubkey"] for each in changed["accounts"]] == [B]
+
+
+@pytest.mark.parametrize("limit", [0, 10_001])
+def test_a_page_has_limits(ledger, limit):
+    """A page holds at least one account and at most 10,000."""
+    ledger.has_pages = True
+    with pytest.raises(RpcFault, match="limit"):
+        ledger.call("getProgramAccountsV2", [PROGRAM, {"limit": limit}])
+
+
+def test_pages_are_not_offered_unless_asked_for(ledger):
+    """Agave does not know the method."""
+    with pytest.raises(RpcFault, match="Method not found"):
+        ledger.call("getProgramAccountsV2", [PROGRAM])

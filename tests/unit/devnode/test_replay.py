@@ -12,8 +12,10 @@ from solders.pubkey import Pubkey
 
 from account_socket.devnode.replay import (
     MAX_DEBT_SECONDS,
+    MAX_WAIT_SECONDS,
     SLOT_ZERO_UNIX_MS,
     Pace,
+    RecordedPace,
     Replay,
     derived_pubkey,
     slot_at,
@@ -132,6 +134,83 @@ def test_pace_limits_a_slice_and_forgives_debt():
     assert pace.due(3600.0, 10**9) == pytest.approx(MAX_DEBT_SECONDS * 100, abs=2)
     assert pace.behind > 3000
     assert pace.due(3600.0, 10**9) == 0
+
+
+def timed(*times: int | None) -> Recording:
+    """Return a recording whose writes, each of another slot, have these times in milliseconds."""
+    items = [
+        RecordedWrite(RawAccount(KEYS[index % 2], 10 + index, PROGRAM, 1, b""), at_ms)
+        for index, at_ms in enumerate(times)
+    ]
+    return Recording(RecordingHeader(), items)
+
+
+def replay_at(replay: Replay, pace: RecordedPace, now: float, limit: int = 1000) -> list[int]:
+    """Take what is due; return the slots."""
+    return [replay.take().slot for _ in range(pace.due(now, limit))]
+
+
+def test_recorded_times_are_kept():
+    """Each write is due as long after the first as it was recorded, whatever came before the first."""
+    replay = Replay(timed(5_000, 5_000, 5_250, 9_000), timed=True)
+    pace = RecordedPace(replay, 100.0)
+    assert replay_at(replay, pace, 100.0) == [10, 11]
+    assert pace.wait(100.1) == pytest.approx(0.15)
+    assert replay_at(replay, pace, 100.2) == []
+    assert replay_at(replay, pace, 100.25) == [12]
+    assert replay_at(replay, pace, 104.0) == [13]
+    assert (replay.done, pace.wait(104.0)) == (True, 0.0)
+
+
+def test_recorded_times_of_the_next_pass_follow():
+    """The second pass begins one average distance after the first one's last write."""
+    replay = Replay(timed(0, 100, 400), timed=True)
+    pace = RecordedPace(replay, 0.0)
+    assert len(replay_at(replay, pace, 0.4)) == 3
+    replay.rewind()
+    assert pace.wait(0.4) == pytest.approx(0.2)
+    assert replay_at(replay, pace, 0.71) == [10, 11]
+    assert replay_at(replay, pace, 1.01) == [12]
+
+
+def test_recorded_pace_limits_a_slice_and_forgives_debt():
+    """A slice is limited, also among the copies of a write; a long stall is not made up for; waits are bounded."""
+    replay = Replay(timed(0, 10, 10_000, 10_000_000), accounts=10, timed=True)
+    pace = RecordedPace(replay, 0.0)
+    assert replay_at(replay, pace, 0.0, limit=3) == [10, 10, 10]
+    assert replay_at(replay, pace, 0.0) == [10, 10]
+    assert replay_at(replay, pace, 5.0, limit=2) == [11, 11]
+    assert pace.behind > 4
+    assert replay_at(replay, pace, 5.0) == [11, 11, 11]
+    # A second behind at 5.0, the replay stands at 1.01 s.
+    assert pace.wait(5.0) == pytest.approx(9.0, abs=0.02)
+    assert replay_at(replay, pace, 14.0) == [12] * 5
+    assert pace.wait(14.0) == MAX_WAIT_SECONDS
+
+
+def test_times_that_go_back_or_are_missing():
+    """A time before the one before it counts as that; without times there is no replay by them."""
+    replay = Replay(timed(1_000, 1_500, 900, 1_600), timed=True)
+    pace = RecordedPace(replay, 0.0)
+    assert replay_at(replay, pace, 0.5) == [10, 11, 12]
+    assert not timed(1, None).timed
+    for without in (timed(1, None), timed()):
+        with pytest.raises(ValueError, match="no times"):
+            Replay(without, timed=True)
+
+
+@given(st.lists(st.integers(0, 2_000), min_size=1, max_size=30), st.lists(st.floats(0.001, 0.9), max_size=40))
+def test_no_write_comes_early(steps, turns):
+    """However irregular the turns, a write comes at its time or at the first turn after it, and none is lost."""
+    times = [sum(steps[:index]) for index in range(1, len(steps) + 1)]
+    replay = Replay(timed(*times), timed=True)
+    pace, now = RecordedPace(replay, 0.0), 0.0
+    made = replay_at(replay, pace, 0.0)
+    for turn in turns:
+        now += turn
+        if not replay.done:
+            made += replay_at(replay, pace, now)
+        assert len(made) == sum((at_ms - times[0]) / 1000 <= now for at_ms in times)
 
 
 def test_slots_follow_the_clock():

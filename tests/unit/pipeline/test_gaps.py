@@ -20,9 +20,9 @@ def test_a_gap_is_covered_by_a_source_that_read_all_the_while() -> None:
     """Where another source was there from before its beginning, a gap is none."""
     gaps = Gaps()
     gaps.close(gaps.report(gap("a", None, 1)), everything=True)
-    gaps.close(gaps.report(gap("b", None, 2)), everything=True)
+    assert gaps.report(gap("b", None, 2)) is None
     assert gaps.report(gap("a", 10, 20)) is None
-    assert gaps.covered == 1
+    assert (gaps.covered, gaps.opened, gaps.end) == (2, 1, 1)
     assert gaps.trusts(3)
 
 
@@ -30,7 +30,7 @@ def test_a_source_that_came_back_too_late_or_is_gone_covers_nothing() -> None:
     """A source covers only what lies after its own last interruption, and nothing once it is lost."""
     gaps = Gaps()
     gaps.close(gaps.report(gap("a", None, 1)), everything=True)
-    gaps.close(gaps.report(gap("b", None, 15)), everything=True)
+    gaps.report(gap("b", None, 15))
     assert gaps.report(gap("a", 10, 20)) is not None
     gaps.lost("b")
     assert gaps.report(gap("a", 25, 30)) is not None
@@ -55,3 +55,16 @@ def test_a_source_that_flaps_has_one_gap() -> None:
     assert [each.gap for each in gaps.open] == [gap("a", 5, 40)]
     gaps.close(first, everything=False)
     assert gaps.open == [last]
+
+
+def test_everything_that_was_re_read_is_trusted_unless_a_gap_came_meanwhile() -> None:
+    """Trust in all states comes back only when no gap is open."""
+    gaps = Gaps()
+    gaps.close(gaps.report(gap("a", 5, 20)), everything=False)
+    later = gaps.report(gap("a", 30, 40))
+    gaps.trust_all()
+    assert not gaps.trusts(39)
+    gaps.close(later, everything=False)
+    gaps.trust_all()
+    assert gaps.trusts(0)
+    assert (gaps.opened, gaps.end) == (2, 40)

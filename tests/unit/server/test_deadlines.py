@@ -35,7 +35,7 @@ def test_starting_again_and_stopping() -> None:
     assert deadlines.take_due(now=13, limit=9) == ["a"]
 
 
-@given(st.lists(st.tuples(st.sampled_from(["start", "stop", "take"]), st.integers(0, 5), st.floats(0, 3))))
+@given(st.lists(st.tuples(st.sampled_from(["start", "stop", "take", "postpone"]), st.integers(0, 5), st.floats(0, 3))))
 def test_against_a_plain_model(steps: list[tuple[str, int, float]]) -> None:
     """Whatever happens in whatever order, exactly what a plain dictionary of due times says is due."""
     deadlines: Deadlines[int] = Deadlines(2.0)
@@ -43,6 +43,10 @@ def test_against_a_plain_model(steps: list[tuple[str, int, float]]) -> None:
     now = 0.0
     for kind, item, passed in steps:
         now += passed
+        if kind == "postpone":
+            deadlines.postpone(passed)
+            model = {item: at + passed for item, at in model.items()}
+            continue
         if kind == "start":
             deadlines.start(item, now=now)
             model[item] = now + 2.0

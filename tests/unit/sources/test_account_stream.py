@@ -14,7 +14,7 @@ from account_socket.errors import RpcError
 from account_socket.sources import account_stream
 from account_socket.sources.account_stream import AccountStream
 
-ITEMS = [{"pubkey": "é\\\"]},{", "account": {"data": ["AA==", "base64"], "n": -1.5e3}}, {"pubkey": "b"}, None, [[]], 12]
+ITEMS = [{"pubkey": 'é\\"]},{', "account": {"data": ["AA==", "base64"], "n": -1.5e3}}, {"pubkey": "b"}, None, [[]], 12]
 CONTEXT = {"apiVersion": "3.0.6", "slot": 77}
 
 SHAPES: list[tuple[Any, int | None, str | None]] = [
@@ -74,7 +74,7 @@ def test_an_answer_that_breaks_off_is_not_complete(cut: int) -> None:
         b"[1]",
         b'{"result":[1;2]}',
         b'{"result":[1 2]}',
-        b'{7:[1]}',
+        b"{7:[1]}",
         b'{"result":["\xff"]}',
         b'{"result":[' + b"[" * 100_000,
         b'{"result":{"context":' + b'{"a":' * 100_000,

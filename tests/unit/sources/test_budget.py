@@ -6,7 +6,7 @@ from time import monotonic
 from hypothesis import given
 from hypothesis import strategies as st
 
-from account_socket.sources.budget import Budget, TokenBucket
+from account_socket.sources.budget import Budget, Leftover, TokenBucket
 
 
 def test_a_full_bucket_gives_its_burst_then_the_rate() -> None:
@@ -51,3 +51,24 @@ async def test_a_cancelled_waiter_holds_nobody_up() -> None:
     first.cancel()
     await asyncio.wait_for(second, 5)
     assert first.cancelled()
+
+
+async def test_what_is_left_of_a_budget_is_taken_after_the_others() -> None:
+    """Whoever takes from the budget directly goes first; who takes what is left does not starve."""
+    budget = Budget(50.0)
+    leftover = Leftover(budget, patience=0.2)
+    for _ in range(50):
+        await budget.take()
+    order: list[str] = []
+
+    async def take(turns: Budget | Leftover, name: str) -> None:
+        await turns.take()
+        order.append(name)
+
+    first = asyncio.ensure_future(take(budget, "other"))
+    await asyncio.sleep(0)
+    await asyncio.gather(first, take(leftover, "left"), *(take(budget, "other") for _ in range(4)))
+    assert order == ["other"] * 5 + ["left"]
+    order.clear()
+    await asyncio.gather(*(take(budget, "other") for _ in range(30)), take(leftover, "left"))
+    assert 5 < order.index("left") < 31

@@ -245,3 +245,21 @@ def test_a_batch_is_bounded() -> None:
     assert isinstance(session.take_accounts()[0], RawAccount)
     assert not session.full
     assert not session.waiting
+
+
+def test_levels_above_the_streams_own_are_told() -> None:
+    """Of a processed stream both, of a confirmed one the last; the account before them waits no longer than they."""
+    processed, confirmed = Upstream("processed"), Upstream()
+    statuses = [slot(100, PROCESSED), slot(100, CONFIRMED), slot(100, FINALIZED)]
+    session = processed.stream()
+    feed(session, [account(100), *statuses])
+    assert session.levels == [(100, "confirmed"), (100, "finalized")]
+    assert session.waiting
+    assert confirmed.stream(*statuses).levels == [(100, "finalized")]
+
+
+def test_levels_that_nobody_takes_are_bounded() -> None:
+    """A node that says them for ever while nothing can be handed over fills nothing."""
+    session = Upstream().stream()
+    feed(session, [slot(100 + number, FINALIZED) for number in range(MAX_BATCH_ACCOUNTS + 10)])
+    assert len(session.levels) == MAX_BATCH_ACCOUNTS

@@ -22,16 +22,17 @@ from account_socket.sources.recorded_message import (
 )
 from account_socket.sources.recorded_write import RecordingError
 
+
+def as_json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=20,
 )
-frames = st.binary(max_size=200) | st.text().map(lambda text: text.encode()) | values.map(lambda value: as_json(value))
-
-
-def as_json(value: object, **how: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, **how).encode("utf-8", "surrogatepass")
+frames = st.binary(max_size=200) | st.text().map(lambda text: text.encode()) | values.map(as_json)
 
 
 def read_back(line: bytes) -> RecordedMessage:

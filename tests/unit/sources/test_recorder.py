@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic
 from typing import BinaryIO
@@ -28,6 +31,8 @@ def recording_to(file: BinaryIO, **more: object) -> Recorder:
 
 
 def messages(path: Path) -> list[RecordedMessage]:
+    if not path.stat().st_size:
+        return []  # the recorder did not come to write yet
     with path.open("rb") as file:
         return list(RecordingReader(file).messages())
 
@@ -39,18 +44,17 @@ def received(path: Path) -> list[bytes]:
 async def test_everything_told_is_in_the_file_in_order(tmp_path: Path) -> None:
     """Messages, requests, connections and gaps come into the file in their order, with their times."""
     path = tmp_path / "r"
-    with path.open("wb") as file:
-        recorder = recording_to(file)
-        began = monotonic()
-        recorder.opened()
-        recorder.gap(Gap("rpc-0", None, 5, "first connection"))
-        recorder.sent(b'{"id":1}')
-        await recorder.received(b'{"a":1}', began + 1)
-        await recorder.received(b"odd\n\xff", began + 2)
-        recorder.lost("dropped")
-        recorder.opened()
-        recorder.gap(Gap("rpc-0", 5, 9, "dropped"))
-        await recorder.finish()
+    recorder = recording_to(path.open("wb"))
+    began = monotonic()
+    recorder.opened()
+    recorder.gap(Gap("rpc-0", None, 5, "first connection"))
+    recorder.sent(b'{"id":1}')
+    await recorder.received(b'{"a":1}', began + 1)
+    await recorder.received(b"odd\n\xff", began + 2)
+    recorder.lost("dropped")
+    recorder.opened()
+    recorder.gap(Gap("rpc-0", 5, 9, "dropped"))
+    await recorder.finish()
     found = messages(path)
     assert [(each.mark, each.sent, each.received, each.reason) for each in found] == [
         ("connected", None, None, ""),
@@ -69,25 +73,23 @@ async def test_everything_told_is_in_the_file_in_order(tmp_path: Path) -> None:
 async def test_what_came_is_readable_a_second_later(tmp_path: Path) -> None:
     """While the recorder goes on, what it heard before is in the file within a second."""
     path = tmp_path / "r"
-    with path.open("wb") as file:
-        recorder = recording_to(file)
-        for number in range(3):
-            await recorder.received(b"%d" % number, monotonic())
-            told = monotonic()
-            await until(lambda number=number: received(path) == [b"%d" % each for each in range(number + 1)])
-            assert monotonic() - told < 1 + 0.5  # the half second is for a busy machine
-        await recorder.finish()
+    recorder = recording_to(path.open("wb"))
+    for number in range(2):
+        await recorder.received(b"%d" % number, monotonic())
+        told = monotonic()
+        await until(lambda number=number: received(path) == [b"%d" % each for each in range(number + 1)])
+        assert monotonic() - told < 1 + 0.5  # the half second is for a busy machine
+    await recorder.finish()
 
 
 async def test_secrets_that_a_node_repeats_are_not_kept(tmp_path: Path) -> None:
     """A key of ours in a message, in whatever form, becomes stars of the same number; the rest stays."""
     path = tmp_path / "r"
     secrets = {"k3y/with+slash", "short", "plain-api-key"}
-    with path.open("wb") as file:
-        recorder = recording_to(file, secrets=secrets)
-        for message in (b'{"m":"no plain-api-key"}', rb"k3y\/with+slash", b"k3y%2Fwith%2Bslash", b"short"):
-            await recorder.received(message, monotonic())
-        await recorder.finish()
+    recorder = recording_to(path.open("wb"), secrets=secrets)
+    for message in (b'{"m":"no plain-api-key"}', rb"k3y\/with+slash", b"k3y%2Fwith%2Bslash", b"short"):
+        await recorder.received(message, monotonic())
+    await recorder.finish()
     assert received(path) == [b'{"m":"no *************"}', b"*" * 15, b"*" * 18, b"short"]
 
 
@@ -95,13 +97,12 @@ async def test_a_full_file_ends_the_recording(tmp_path: Path) -> None:
     """The recording ends by itself when the file has the size; what was told later is left out."""
     path = tmp_path / "r"
     sent = [os.urandom(100_000) for _ in range(40)]
-    with path.open("wb") as file:
-        recorder = recording_to(file, max_bytes=1_000_000)
-        for message in sent:
-            await recorder.received(message, monotonic())
-        await asyncio.wait_for(recorder.ended.wait(), 5)
-        await recorder.received(b"too late", monotonic())
-        await recorder.finish()
+    recorder = recording_to(path.open("wb"), max_bytes=1_000_000)
+    for message in sent:
+        await recorder.received(message, monotonic())
+    await asyncio.wait_for(recorder.ended.wait(), 5)
+    await recorder.received(b"too late", monotonic())
+    await recorder.finish()
     # Random bytes do not shrink; in base64 they grow to 4/3 and shrink back. Two blocks of zstd are beyond the limit.
     assert 900_000 < path.stat().st_size < 1_400_000
     kept = received(path)
@@ -109,58 +110,57 @@ async def test_a_full_file_ends_the_recording(tmp_path: Path) -> None:
     assert 7 <= len(kept) < 40
 
 
+@asynccontextmanager
+async def stalled_disk() -> AsyncIterator[tuple[int, BinaryIO]]:
+    """Give a file that takes nothing beyond what a pipe holds, and what reads from it."""
+    reading, writing = os.pipe()
+    file = os.fdopen(writing, "wb")
+    try:
+        yield reading, file
+    finally:
+        os.close(reading)  # a stalled thread gets an error and ends
+
+
 async def test_a_disk_that_stalls_holds_reading_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """While nothing is written only so much waits; when the disk goes on, nothing was lost."""
     monkeypatch.setattr(module, "MAX_WAITING_BYTES", 1_000_000)
-    reading, writing = os.pipe()
-    with os.fdopen(writing, "wb") as file:
+    sent = [os.urandom(50_000) for _ in range(60)]
+    read = bytearray()
+    async with stalled_disk() as (reading, file):
         recorder = recording_to(file)
-        taken: list[bytes] = []
+        taken = 0
 
         async def tell() -> None:
-            for _ in range(60):
-                message = os.urandom(50_000)
+            nonlocal taken
+            for message in sent:
                 await recorder.received(message, monotonic())
-                taken.append(message)
-
-        telling = asyncio.create_task(tell())
-        await until(lambda: len(taken) >= 20)
-        before = -1
-        while before != len(taken):
-            before = len(taken)
-            await asyncio.sleep(0.1)
-        assert len(taken) < 45, "more than the bound waits, beside what one pipe and one batch hold"
-        read = bytearray()
+                taken += 1
 
         def drain() -> None:
             while data := os.read(reading, 1 << 20):
                 read.extend(data)
 
+        telling = asyncio.create_task(tell())
+        await until(lambda: taken >= 19)
+        await asyncio.sleep(0.2)
+        assert taken <= 21
         reader = threading.Thread(target=drain)
         reader.start()
         await asyncio.wait_for(telling, 10)
         await recorder.finish()
-    await asyncio.to_thread(reader.join, 10)
-    os.close(reading)
-    import io
-
-    found = [each.received for each in RecordingReader(io.BytesIO(bytes(read))).messages()]
-    assert found == taken
+        await asyncio.to_thread(reader.join, 10)
+    assert [each.received for each in RecordingReader(io.BytesIO(bytes(read))).messages()] == sent
 
 
 async def test_a_disk_that_stays_stalled_does_not_hold_the_end_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the disk takes nothing any more, finishing says so and returns."""
     monkeypatch.setattr(module, "END_SECONDS", 0.2)
-    reading, writing = os.pipe()
-    file = os.fdopen(writing, "wb")
-    recorder = recording_to(file)
-    await recorder.received(os.urandom(500_000), monotonic())
-    with pytest.raises(SourceError, match="the disk took nothing"):
-        await recorder.finish()
-    os.close(reading)  # the stalled thread gets an error and ends
+    async with stalled_disk() as (_, file):
+        recorder = recording_to(file)
+        await recorder.received(os.urandom(500_000), monotonic())
+        with pytest.raises(SourceError, match="the disk took nothing"):
+            await recorder.finish()
     await asyncio.wait_for(recorder.ended.wait(), 5)
-    with pytest.raises(BrokenPipeError):
-        file.close()
 
 
 async def test_a_full_disk_is_told() -> None:
@@ -172,5 +172,4 @@ async def test_a_full_disk_is_told() -> None:
         await recorder.received(bytes(1_000_000), monotonic())
     with pytest.raises(SourceError, match="the disk refused: No space left on device"):
         await recorder.finish()
-    with pytest.raises(OSError, match="No space"):
-        file.close()
+    assert file.closed

@@ -1,0 +1,158 @@
+"""
+Yellowstone: from the node's gRPC stream to committed and sent, beside what grpcio alone takes.
+
+The node sends as fast as HTTP/2 takes it. In one run and alternating: a client that only reads the stream (`bare`),
+one that has protobuf parse it too, our datasource alone, and the whole server with one client that is subscribed to
+every account. All of them have the first processor, the node the second.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ingest
+import rig
+from figures import Figure, Options, Series
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from messages import Messages
+
+ACCOUNTS = 1_000
+TARGET = 10_000
+COMMITMENTS = ("processed", "confirmed")
+LATENCY_RATE, LATENCY_SECONDS = 1_000, 2.5
+READERS = {
+    "bare": "grpcio alone",
+    "parsed": "grpcio and protobuf alone",
+    "source": "our datasource alone",
+}
+ALONE_SECONDS = 2.0
+MIB = 2**20
+FLAT = 1.05
+
+
+class Script(rig.Tool):
+    """A program of bench in Python: one line in, one line out."""
+
+    def __init__(self, name: str, *arguments: object, core: int) -> None:
+        command = [sys.executable, str(Path(__file__).parent / f"{name}.py"), *map(str, arguments)]
+        rig.Program.__init__(
+            self, command, core=core, stdin=rig.subprocess.PIPE, stdout=rig.subprocess.PIPE, bufsize=0
+        )
+        self._buffer = b""
+
+
+class Feeder(Script):
+    """The node (bench/geyser_feeder.py); with the methods of `rig.Feeder`."""
+
+    def __init__(self, made: Messages) -> None:
+        super().__init__("geyser_feeder", made.base64, core=1)
+        self.port = int(self.hear().split()[1])
+
+    def start(self, count: int = 0, rate: int = 0) -> None:
+        """Begin to send `count` updates (0: until `stop`) at `rate` a second (0: as HTTP/2 takes them)."""
+        self.tell("go", count, rate)
+
+    def finish(self) -> tuple[int, float]:
+        """Wait for the end; return how many were sent and the seconds it took."""
+        _, sent, took, _ = self.hear().split()
+        return int(sent), int(took) / 1e9
+
+    def stop(self) -> tuple[int, float]:
+        """End a run without an end; as `finish`."""
+        self.tell("stop")
+        return self.finish()
+
+    def play(self, count: int, rate: int, burst: int = 1) -> tuple[int, float]:  # noqa: ARG002  (as rig.Feeder)
+        """Begin and wait for the end."""
+        self.start(count, rate)
+        return self.finish()
+
+
+def measure(options: Options) -> Iterator[Figure]:
+    with rig.made_messages(options.many(ACCOUNTS)) as made:
+        found = Series()
+        for commitment in COMMITMENTS:
+            yield from measure_server(commitment, made, options, found)
+        for way, case in READERS.items():
+            yield Figure(f"{case}: updates", "/s", found[way], judge=">=")
+            yield Figure(f"{case}: CPU an update", "µs", found[f"{way} cpu"])
+
+
+def measure_server(commitment: str, made: Messages, options: Options, alone: Series) -> Iterator[Figure]:
+    """Measure the whole server; beside it, in turn, each reader of `alone`."""
+    found, resident = Series(), []
+    with (
+        serving(made, commitment) as (server, feeder),
+        Feeder(made) as other,
+        rig.Load(server.port, made, 1) as load,
+    ):
+        load.connect(1)
+        load.subscribe(range(1), 0, made.accounts)
+        parts: Any = (server, feeder, load)
+        for _ in range(options.repetitions):
+            ingest.latency(parts, LATENCY_RATE, options.seconds(LATENCY_SECONDS), found)
+        for _ in range(options.repetitions):
+            for way in READERS:
+                rate, cpu = read_alone(way, other, min(ALONE_SECONDS, options.seconds(options.ingest_seconds)))
+                found.add(way, rate)
+                alone.add(way, rate)
+                alone.add(f"{way} cpu", cpu)
+            ingest.full_speed(parts, options.seconds(options.ingest_seconds), found, 1)
+            resident.append(server.resident_bytes / MIB)
+    yield Figure(f"{commitment}: updates", "/s", found["rate"], TARGET, ">=")
+    for way, case in READERS.items():
+        yield Figure(f"{commitment}: ratio to {case}", "", found.ratio("rate", way), judge=">=")
+    yield Figure(f"{commitment}: server CPU an update", "µs", found["cpu"])
+    yield Figure(f"{commitment}: updates a commit", "", found["group"], judge=">=")
+    yield Figure(f"{commitment}: resident memory", "MiB", resident)
+    yield Figure(f"{commitment}: resident memory, last run against first", "", [resident[-1] / resident[0]], FLAT)
+    for part in ingest.PARTS:
+        yield Figure(f"{commitment}: latency at {LATENCY_RATE:,}/s, {part}", "ms", found[f"{LATENCY_RATE} {part}"])
+
+
+@contextmanager
+def serving(made: Messages, commitment: str) -> Iterator[tuple[rig.Server, Feeder]]:
+    """Run a feeder and a server that has nothing else upstream."""
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as directory,
+        Feeder(made) as feeder,
+        rig.Server(
+            Path(directory),
+            feeder.port,
+            {
+                "RPC_URL": "",
+                "RPC_HTTP_URL": "",
+                "GEYSER_URL": f"http://127.0.0.1:{feeder.port}",
+                "COMMITMENT": commitment,
+            },
+        ) as server,
+    ):
+        if feeder.hear(rig.START_SECONDS) != "subscribed":
+            raise RuntimeError("the server did not subscribe")
+        rig.bring_states(server, feeder, made)  # type: ignore[arg-type]
+        server.quiet()
+        yield server, feeder
+
+
+def read_alone(way: str, feeder: Feeder, seconds: float) -> tuple[float, float]:
+    """Return the updates a second, and µs of CPU an update, of a reader by itself."""
+    with Script("geyser_reader", feeder.port, way, core=0) as reader:
+        if feeder.hear(rig.START_SECONDS) != "subscribed":
+            raise RuntimeError("the reader did not subscribe")
+        reader.quiet()
+        cpu, started = reader.cpu_seconds, time.monotonic()
+        feeder.start()
+        time.sleep(seconds)
+        sent, _ = feeder.stop()
+        while int(reader.ask("count")[0]) < sent:
+            time.sleep(0.005)
+        elapsed = time.monotonic() - started
+        return sent / elapsed, (reader.cpu_seconds - cpu) / sent * 1e6

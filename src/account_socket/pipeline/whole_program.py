@@ -1,0 +1,180 @@
+"""
+Reading every account of a program from one node.
+
+By pages where the node has them. Else a first list of 8 bytes of each account tells which accounts there are and of
+which kinds, known to us or not; then each kind is read by a list of its own, or account by account where they are few.
+What was read is remembered, so that after a restart the kinds that were never read come first, and pages go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import msgspec
+import structlog
+
+from account_socket.errors import RpcError
+from account_socket.model import RawAccount
+from account_socket.pipeline.listing import HEAD_BYTES, KeySet, Listing
+from account_socket.pipeline.progress import Progress
+from account_socket.sources.program_accounts import Page, ProgramAccounts
+
+REACH_SLOTS = 216_000
+"""A day: what was read longer ago is read anew rather than continued."""
+
+log = structlog.get_logger("account_socket.upstream")
+
+
+class Reading(msgspec.Struct):
+    """
+    What was read of a program in a reading that did not end, as it is remembered over restarts.
+
+    Attributes:
+        kinds: the first 8 bytes, hex → the slot at which all accounts that begin so were read.
+        key: the page to go on with; None: the first.
+        began: the slot of the first page, which is the oldest; None before it was read.
+    """
+
+    kinds: dict[str, int] = {}
+    key: str | None = None
+    began: int | None = None
+
+    def forget_before(self, slot: int) -> None:
+        """Drop what was read before `slot`."""
+        self.kinds = {kind: read_at for kind, read_at in self.kinds.items() if read_at >= slot}
+        if self.began is not None and self.began < slot:
+            self.key = self.began = None
+
+
+class WholeProgram:
+    """
+    Every method raises SourceError; what was read until then is taken, and noted in the Reading.
+
+    Args:
+        program: base58.
+        names: the first 8 bytes of an account → its type, as far as types are known.
+        take: the pipeline's entrance; returns when there is room for more.
+        reread: re-reads any number of accounts, at a slot or later, and takes them.
+        remember: keeps the Reading over a restart.
+    """
+
+    def __init__(
+        self,
+        program: str,
+        *,
+        names: Mapping[bytes, str],
+        progress: Progress,
+        take: Callable[[list[RawAccount]], Awaitable[None]],
+        reread: Callable[[Sequence[str], int], Awaitable[None]],
+        remember: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.program = program
+        self._names = names
+        self._progress = progress
+        self._take = take
+        self._reread = reread
+        self._remember = remember
+
+    async def read(self, node: ProgramAccounts, reading: Reading, pubkeys: KeySet, floor: int) -> int | None:
+        """
+        Read everything, at slot `floor` or later.
+
+        Args:
+            pubkeys: every account that is listed is put in.
+        Returns:
+            The slot at which an account that is not in `pubkeys` is not there; None where only some were listed.
+        """
+        reading.forget_before(floor - REACH_SLOTS)
+        if await node.find_pages(self.program):
+            try:
+                return await self._by_pages(node, reading, pubkeys, floor)
+            except RpcError as error:
+                if error.retryable:
+                    raise
+                self._give_up_pages(node, error)
+        return await self._by_kinds(node, reading, pubkeys, floor)
+
+    async def read_changes(self, node: ProgramAccounts, since: int, floor: int) -> bool:
+        """
+        Read what was written at slot `since` or later, by pages; closed accounts may be missing.
+
+        Returns:
+            False where the node has pages but not these.
+        """
+        self._progress.begin("accounts that changed")
+        try:
+            await node.walk(self.program, self._take, _turn, changed_since=since, at_least=floor)
+        except RpcError as error:
+            if error.retryable:
+                raise
+            self._give_up_pages(node, error)
+            return False
+        return True
+
+    def _give_up_pages(self, node: ProgramAccounts, error: RpcError) -> None:
+        log.warning("pages of a program's accounts given up", node=repr(node.rpc), error=str(error))
+        node.has_pages = False
+
+    async def _by_pages(self, node: ProgramAccounts, reading: Reading, pubkeys: KeySet, floor: int) -> int | None:
+        async def take(accounts: list[RawAccount]) -> None:
+            for raw in accounts:
+                pubkeys.add(raw.pubkey)
+            await self._take(accounts)
+
+        async def turned(page: Page) -> None:
+            reading.key = page.next_key
+            reading.began = page.slot if reading.began is None else min(reading.began, page.slot)
+            await self._remember()
+
+        resumed = reading.key is not None
+        self._progress.begin("all accounts, by pages")
+        try:
+            await node.walk(self.program, take, turned, key=reading.key, at_least=floor)
+        except RpcError as error:
+            if error.retryable:
+                raise
+            reading.key = reading.began = None
+            if not resumed:
+                raise
+            # The node does not know the page any more.
+            return await self._by_pages(node, reading, pubkeys, floor)
+        began = floor if reading.began is None else reading.began
+        if resumed and not await self.read_changes(node, began, floor):
+            return await self._by_kinds(node, reading, pubkeys, floor)
+        return None if resumed else began
+
+    async def _by_kinds(self, node: ProgramAccounts, reading: Reading, pubkeys: KeySet, floor: int) -> int:
+        listing = Listing(pubkeys)
+
+        async def note(accounts: list[RawAccount]) -> None:
+            listing.add(accounts)
+            self._progress.add(len(accounts))
+
+        self._progress.begin("list of all accounts")
+        slot = await node.read(self.program, note, head_bytes=HEAD_BYTES, at_least=floor)
+        never_read_first = sorted(listing.kinds.items(), key=lambda item: (item[0].hex() in reading.kinds, item[1]))
+        for kind, _ in never_read_first:
+            if reading.kinds.get(kind.hex(), -1) < floor:
+                await self._read_kind(node, reading, kind, listing, floor)
+        if listing.strays:
+            self._progress.begin("accounts of no type", len(listing.strays))
+            await self._reread(listing.strays, floor)
+        if listing.left_out:
+            log.warning("accounts of too many kinds were left out", program=self.program, accounts=listing.left_out)
+        return slot
+
+    async def _read_kind(
+        self, node: ProgramAccounts, reading: Reading, kind: bytes, listing: Listing, floor: int
+    ) -> None:
+        self._progress.begin(self._names.get(kind, f"accounts that begin with {kind.hex()}"), listing.kinds[kind])
+        if kind in listing.few:
+            await self._reread(listing.few[kind], floor)
+            read_at = floor
+        else:
+            read_at = await node.read(self.program, self._take, starts_with=kind, at_least=floor)
+        reading.kinds[kind.hex()] = read_at
+        await self._remember()
+
+
+async def _turn(_: Page) -> None:
+    """Take a page that needs no noting."""

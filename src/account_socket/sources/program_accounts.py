@@ -1,0 +1,268 @@
+"""
+Lists of all accounts of a program, from one node: getProgramAccounts, and getProgramAccountsV2 in pages.
+
+Accounts are handed over as they arrive, as re-reads at the answer's context slot. Sources: Agave's RPC
+(getProgramAccounts), Helius' and Alchemy's documentation of getProgramAccountsV2; what their answers look like stands
+in account_stream.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
+from time import monotonic
+from typing import Any, NamedTuple
+
+import structlog
+
+from account_socket.backoff import Backoff
+from account_socket.errors import RpcError
+from account_socket.model import Origin, RawAccount
+from account_socket.sources.account_json import AccountReader, OddAccountError
+from account_socket.sources.account_stream import AccountStream
+from account_socket.sources.rpc_answer import nonsense
+from account_socket.sources.rpc_http import ENCODINGS, RpcHttp, may_mean_encoding
+from account_socket.sources.slot_tip import ACCOUNT_AHEAD_SLOTS
+
+PAGE_ACCOUNTS = 5_000
+"""Nodes allow 10,000."""
+MAX_PAGES = 200_000
+MAX_EMPTY_PAGES = 1_000
+"""In a row: an empty page is not the end, but an end there must be."""
+ATTEMPTS = 4
+
+Take = Callable[[list[RawAccount]], Awaitable[None]]
+"""Takes what has arrived; returns when there is room for more."""
+
+_LIST, _PAGES = "getProgramAccounts", "getProgramAccountsV2"
+_OTHER_NODE = "use a node that offers it, or BACKFILL=known"
+_HINTS: Mapping[int, str] = {
+    -32010: f"this node keeps no index of the program: {_OTHER_NODE}",
+    -32012: "the list is too long for this node: use one that offers getProgramAccountsV2, or BACKFILL=known",
+    **dict.fromkeys((-32601, 403, 404, 405, 410, 501), f"this node does not list a program's accounts: {_OTHER_NODE}"),
+}
+
+log = structlog.get_logger("account_socket.upstream")
+
+
+class Page(NamedTuple):
+    """What a page tells beside its accounts: its slot, what the next one is asked with, and how many it had."""
+
+    slot: int
+    next_key: str | None
+    accounts: int
+
+
+class ProgramAccounts:
+    """
+    Every method raises RpcError; accounts handed over until then are true all the same.
+
+    Args:
+        rpc: the node.
+        tip: the newest slot that any upstream confirmed: a node that tells of slots far beyond is not believed.
+        retry_base: seconds, the first wait before a page is asked for again.
+
+    Attributes:
+        has_pages: whether the node offers getProgramAccountsV2; None before `find_pages` could tell.
+        odd: accounts that made no sense and were left out, by kind.
+    """
+
+    def __init__(self, rpc: RpcHttp, tip: Callable[[], int | None], *, retry_base: float = 1.0) -> None:
+        self.rpc = rpc
+        self.has_pages: bool | None = None
+        self.odd: Counter[str] = Counter()
+        self._tip = tip
+        self._retry_base = retry_base
+        self._reader = AccountReader(rpc.name)
+        self._dialects = {
+            _LIST: [{"encoding": ENCODINGS[0], "sortResults": False}, *_dialects()],
+            _PAGES: _dialects(),
+        }
+        self._tells_slots = False
+
+    async def read(
+        self, program: str, take: Take, *, starts_with: bytes = b"", head_bytes: int | None = None, at_least: int = 0
+    ) -> int:
+        """
+        Hand all accounts of `program` to `take`.
+
+        Args:
+            starts_with: only accounts whose data starts so; at most 128 bytes.
+            head_bytes: so many bytes of each account's data only.
+            at_least: the lowest context slot that will do.
+        Returns:
+            The context slot of the answer. Where the node tells none: its slot before it was asked.
+        """
+        config: dict[str, Any] = {"withContext": True}
+        if starts_with:
+            config["filters"] = [{"memcmp": {"offset": 0, "bytes": encode_base58(starts_with)}}]
+        if head_bytes is not None:
+            config["dataSlice"] = {"offset": 0, "length": head_bytes}
+        if at_least:
+            config["minContextSlot"] = at_least
+        page = await self._ask(_LIST, program, config, take)
+        self._judge_recent(page.slot, at_least)
+        return page.slot
+
+    async def find_pages(self, program: str) -> bool:
+        """Return whether the node offers getProgramAccountsV2; asked until it can tell, then remembered."""
+        if self.has_pages is None:
+            config = {"limit": 1, "withContext": True, "dataSlice": {"offset": 0, "length": 0}}
+            try:
+                await self._ask(_PAGES, program, config, _leave, most=1)
+            except RpcError as error:
+                if error.retryable:
+                    return False
+                log.info("node offers no pages of a program's accounts", node=repr(self.rpc), reason=str(error))
+                self.has_pages = False
+            else:
+                self.has_pages = True
+        return self.has_pages
+
+    async def walk(
+        self,
+        program: str,
+        take: Take,
+        turned: Callable[[Page], Awaitable[None]],
+        *,
+        key: str | None = None,
+        changed_since: int | None = None,
+        at_least: int = 0,
+    ) -> None:
+        """
+        Hand all accounts of `program` to `take`, page by page.
+
+        Args:
+            turned: told of each page when all its accounts were taken.
+            key: the page to begin with; None: the first.
+            changed_since: only accounts written in this slot or later; closed ones are not promised to be told.
+            at_least: the lowest slot that will do for any page.
+        """
+        seen: set[str | None] = {key}
+        empty = 0
+        for _ in range(MAX_PAGES):
+            page = await self._page(program, take, key, changed_since, at_least)
+            await turned(page)
+            key = page.next_key
+            if key is None:
+                return
+            empty = 0 if page.accounts else empty + 1
+            if key in seen or empty > MAX_EMPTY_PAGES:
+                raise nonsense(f"{_PAGES} at {self.rpc!r}: its pages have no end")
+            seen.add(key)
+        raise nonsense(f"{_PAGES} at {self.rpc!r}: more than {MAX_PAGES} pages")
+
+    async def _page(self, program: str, take: Take, key: str | None, changed_since: int | None, at_least: int) -> Page:
+        config: dict[str, Any] = {"withContext": True, "limit": PAGE_ACCOUNTS}
+        config |= {"paginationKey": key} if key is not None else {}
+        config |= {"changedSinceSlot": changed_since} if changed_since is not None else {}
+        backoff = Backoff(self._retry_base, 30.0)
+        attempts = ATTEMPTS
+        while True:
+            attempts -= 1
+            try:
+                page = await self._ask(_PAGES, program, config, take, most=PAGE_ACCOUNTS)
+                self._judge_recent(page.slot, at_least)
+            except RpcError as error:
+                if not error.retryable or not attempts:
+                    raise
+                await asyncio.sleep(max(backoff.next(), error.retry_after or 0.0))
+            else:
+                return page
+
+    # ---- one answer ----------------------------------------------------------------------------------------
+
+    async def _ask(
+        self, method: str, program: str, config: dict[str, Any], take: Take, *, most: int | None = None
+    ) -> Page:
+        """Ask in the dialect that the node understood last, else in the next simpler one."""
+        dialects = self._dialects[method]
+        while True:
+            try:
+                asked = {"commitment": self.rpc.commitment, **config, **dialects[0]}
+                return await self._listen(method, [program, asked], take, most)
+            except RpcError as error:
+                if len(dialects) > 1 and may_mean_encoding(error):
+                    del dialects[0]
+                    continue
+                if not error.retryable:
+                    error.hint = error.hint or _HINTS.get(error.code, _OTHER_NODE)
+                raise
+
+    async def _listen(self, method: str, params: list[Any], take: Take, most: int | None) -> Page:
+        """Ask once. Without a context the accounts have the slot before: they are as they were then, or later."""
+        before = None if self._tells_slots else await self.rpc.get_slot(commitment=self.rpc.commitment)
+        stream = AccountStream()
+        count = 0
+        judged = False
+        async with aclosing(self.rpc.stream(method, params, stream, budget=self.rpc.leftover)) as answer:
+            async for items in answer:
+                count += len(items)
+                if most is not None and count > most:
+                    raise nonsense(f"{method} at {self.rpc!r}: more accounts than were asked for")
+                if items:
+                    slot = self._slot_of(stream, before)
+                    if not judged:
+                        await self._judge_possible(slot)
+                        judged = True
+                    await take(self._accounts(items, params[0], slot))
+        return Page(self._slot_of(stream, before), stream.next_key, count)
+
+    def _slot_of(self, stream: AccountStream, before: int | None) -> int:
+        if stream.slot is not None:
+            self._tells_slots = True
+            return stream.slot
+        if before is None:
+            self._tells_slots = False
+            raise RpcError(f"{self.rpc!r} told no slot this time", code=0, retryable=True)
+        return before
+
+    def _accounts(self, items: list[Any], program: str, slot: int) -> list[RawAccount]:
+        now = monotonic()
+        accounts = []
+        for item in items:
+            pubkey, value = (item.get("pubkey"), item.get("account")) if isinstance(item, dict) else (None, None)
+            try:
+                raw, _ = self._reader.account(pubkey, value, slot, origin=Origin.REREAD, received_at=now)
+            except OddAccountError as odd:
+                self.odd[odd.kind] += 1
+                continue
+            if raw.owner == program and raw.lamports:
+                accounts.append(raw)
+            else:
+                self.odd["not_of_the_program"] += 1
+        self._reader.known.clear()  # all of them are new; what they would be looked up for happens elsewhere
+        return accounts
+
+    async def _judge_possible(self, slot: int) -> None:
+        """Raise RpcError if an answer lies beyond what the upstreams confirm."""
+        tip = self._tip() or await self.rpc.get_slot()
+        if slot > tip + ACCOUNT_AHEAD_SLOTS:
+            raise RpcError(f"{self.rpc!r} tells of slot {slot}, its tip is {tip}", code=0, retryable=True)
+
+    def _judge_recent(self, slot: int, at_least: int) -> None:
+        if slot < at_least:
+            raise RpcError(f"{self.rpc!r} is at slot {slot}, behind {at_least}", code=0, retryable=True)
+
+
+async def _leave(_: list[RawAccount]) -> None:
+    """Take accounts that nobody wants."""
+
+
+def _dialects() -> list[dict[str, Any]]:
+    return [{"encoding": encoding} for encoding in ENCODINGS]
+
+
+_BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+
+
+def encode_base58(data: bytes) -> str:
+    """Return a few bytes in base58, as old nodes want a filter."""
+    number = int.from_bytes(data, "big")
+    digits = ""
+    while number:
+        number, digit = divmod(number, 58)
+        digits = _BASE58[digit] + digits
+    return "1" * (len(data) - len(data.lstrip(b"\0"))) + digits
