@@ -28,6 +28,7 @@ import grpc
 import grpc.aio
 import msgspec
 import uvloop
+from lines import commands, say
 from solders.pubkey import Pubkey
 
 from account_socket.sources.geyser_proto import geyser_pb2 as pb
@@ -44,6 +45,8 @@ REPLAY_SLOTS = 150
 STAMP_BASE = 10**18
 """`lamports` is this and the time in ns, as in bench/native/wire.h: each update is news and tells when it left."""
 VERSIONS_FROM = 10**9
+HEAD_BYTES = 12
+"""Of a message in a file: its length, and where the feeder in C finds slot and lamports."""
 LAMPORTS_BYTES, SHORT_BYTES = 9, 5
 """Of the numbers above as varints: `lamports`; slot and `write_version`."""
 
@@ -53,14 +56,12 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class Update:
     """One account update, with holes where slot, lamports and write_version go."""
 
-    def __init__(self, notification: bytes, signature: bytes) -> None:
-        value = msgspec.json.decode(notification)["params"]["result"]["value"]
-        account = value["account"]
+    def __init__(self, pubkey: str, account: dict[str, Any], signature: bytes) -> None:
         update = pb.SubscribeUpdate(filters=["programs"])
         update.created_at.seconds, update.created_at.nanos = 1_790_000_000, 123_456_789
         update.account.slot = FIRST_SLOT
         info = update.account.account
-        info.pubkey, info.owner = bytes(Pubkey.from_string(value["pubkey"])), bytes(Pubkey.from_string(account["owner"]))
+        info.pubkey, info.owner = bytes(Pubkey.from_string(pubkey)), bytes(Pubkey.from_string(account["owner"]))
         info.lamports, info.rent_epoch, info.data = STAMP_BASE, account["rentEpoch"], b64decode(account["data"][0])
         info.write_version, info.txn_signature = VERSIONS_FROM, signature
         # In the order of their numbers, as every protobuf library writes them.
@@ -93,15 +94,15 @@ def varint(number: int, size: int) -> bytes:
     return bytes([number >> 7 * place & 0x7F | 0x80 for place in range(size - 1)] + [number >> 7 * (size - 1)])
 
 
-def load_updates(path: Path) -> list[Update]:
-    """Return the updates in a file of `messages.make`."""
-    content, chance, at, updates = path.read_bytes(), random.Random(0), 0, []
+def load_accounts(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the pubkey and the JSON account of each notification in a file of `messages.make`."""
+    content, at = path.read_bytes(), 0
     while at < len(content):
         size, _, _ = struct.unpack_from("=III", content, at)
-        at += 12
-        updates.append(Update(content[at : at + size], chance.randbytes(64)))
+        at += HEAD_BYTES
+        value = msgspec.json.decode(content[at : at + size])["params"]["result"]["value"]
+        yield value["pubkey"], value["account"]
         at += size
-    return updates
 
 
 class Feed:
@@ -153,7 +154,7 @@ class Feed:
             self._write_version += 1
             self._sent += 1
             await context.write(next(self._updates).fill(slot, self._write_version, monotonic_ns()))
-            if self._on.is_set() and self._sent == self._count:
+            if self._on.is_set() and 0 < self._count <= self._sent:
                 self.stop()
 
     async def _pace(self) -> None:
@@ -193,22 +194,11 @@ async def _drain(requests: AsyncIterator[bytes]) -> None:
         pass
 
 
-def say(line: str) -> None:
-    print(line, flush=True)
-
-
-async def commands() -> AsyncIterator[list[str]]:
-    """Yield the words of each line on stdin until it ends."""
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    while line := await reader.readline():
-        yield line.decode().split()
-
-
 async def serve(path: Path) -> None:
-    feed = Feed(load_updates(path))
+    chance = random.Random(0)
+    feed = Feed([Update(pubkey, account, chance.randbytes(64)) for pubkey, account in load_accounts(path)])
     server = grpc.aio.server()
-    methods = {
+    methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
         "Subscribe": grpc.stream_stream_rpc_method_handler(feed.subscribe),
         "GetSlot": grpc.unary_unary_rpc_method_handler(feed.get_slot),
         "GetVersion": grpc.unary_unary_rpc_method_handler(feed.get_version),

@@ -11,15 +11,21 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from typing import TYPE_CHECKING, cast
 
 import structlog
 import uvloop
-from geyser_feeder import commands, say
+from lines import commands, say
 
 from account_socket.sources.geyser import subscribe_request
 from account_socket.sources.geyser_node import Node, open_channel
 from account_socket.sources.geyser_proto import geyser_pb2 as pb
 from account_socket.sources.yellowstone import Yellowstone
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from account_socket.model import RawAccount
 
 OPEN_SECONDS = 5.0
 COMMITMENT = "processed"
@@ -52,14 +58,14 @@ class Reader:
         """Run the datasource."""
         await Yellowstone(self._url, name="geyser", programs=[], commitment=COMMITMENT).run(self._take)
 
-    async def _take(self, batch: list[object]) -> None:
+    async def _take(self, batch: list[RawAccount]) -> None:
         self.updates += len(batch)
 
-    async def _open(self):  # noqa: ANN202  (grpc's own type)
+    async def _open(self) -> Callable[[], Awaitable[bytes]]:
         self._channel = open_channel(self._url)
         call = Node(self._channel, "", OPEN_SECONDS).subscribe()
         await call.write(subscribe_request([], [], COMMITMENT))
-        return call.read
+        return cast("Callable[[], Awaitable[bytes]]", call.read)
 
 
 async def run(port: str, way: str) -> None:

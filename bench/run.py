@@ -31,7 +31,19 @@ from figures import Options, row, table
 if TYPE_CHECKING:
     from figures import Figure
 
-NAMES = ("decode", "parse", "store", "ingest", "yellowstone", "fanout", "sparse", "crowd", "slow", "portfolio", "stored")
+NAMES = (
+    "decode",
+    "parse",
+    "store",
+    "ingest",
+    "yellowstone",
+    "fanout",
+    "sparse",
+    "crowd",
+    "slow",
+    "portfolio",
+    "stored",
+)
 RESULTS = rig.BUILT / "results.json"
 BIG = rig.BUILT / "big.db"
 LIBRARIES = ("uvloop", "websockets", "aiohttp", "msgspec", "pybase64", "zstandard", "redis", "hiredis")

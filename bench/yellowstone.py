@@ -4,14 +4,18 @@ Yellowstone: from the node's gRPC stream to committed and sent, beside what grpc
 The node sends as fast as HTTP/2 takes it. In one run and alternating: a client that only reads the stream (`bare`),
 one that has protobuf parse it too, our datasource alone, and the whole server with one client that is subscribed to
 every account. All of them have the first processor, the node the second.
+
+Then PubSub and Yellowstone side by side: two servers, the same writes of one local node, each to its own client.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +24,7 @@ import rig
 from figures import Figure, Options, Series
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from messages import Messages
 
@@ -29,11 +33,13 @@ TARGET = 10_000
 COMMITMENTS = ("processed", "confirmed")
 LATENCY_RATE, LATENCY_SECONDS = 1_000, 2.5
 READERS = {
+    "default": "grpcio alone, as it comes",
     "bare": "grpcio alone",
     "parsed": "grpcio and protobuf alone",
     "source": "our datasource alone",
 }
 ALONE_SECONDS = 2.0
+TWIN_RATE = 500
 MIB = 2**20
 FLAT = 1.05
 
@@ -41,10 +47,17 @@ FLAT = 1.05
 class Script(rig.Tool):
     """A program of bench in Python: one line in, one line out."""
 
-    def __init__(self, name: str, *arguments: object, core: int) -> None:
+    def __init__(self, name: str, *arguments: object, core: int, environment: Mapping[str, str] = rig.NOTHING) -> None:
         command = [sys.executable, str(Path(__file__).parent / f"{name}.py"), *map(str, arguments)]
         rig.Program.__init__(
-            self, command, core=core, stdin=rig.subprocess.PIPE, stdout=rig.subprocess.PIPE, bufsize=0
+            self,
+            command,
+            core=core,
+            env=os.environ | environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
         )
         self._buffer = b""
 
@@ -84,6 +97,7 @@ def measure(options: Options) -> Iterator[Figure]:
         for way, case in READERS.items():
             yield Figure(f"{case}: updates", "/s", found[way], judge=">=")
             yield Figure(f"{case}: CPU an update", "µs", found[f"{way} cpu"])
+        yield from measure_side_by_side(made, options)
 
 
 def measure_server(commitment: str, made: Messages, options: Options, alone: Series) -> Iterator[Figure]:
@@ -124,27 +138,31 @@ def serving(made: Messages, commitment: str) -> Iterator[tuple[rig.Server, Feede
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as directory,
         Feeder(made) as feeder,
-        rig.Server(
-            Path(directory),
-            feeder.port,
-            {
-                "RPC_URL": "",
-                "RPC_HTTP_URL": "",
-                "GEYSER_URL": f"http://127.0.0.1:{feeder.port}",
-                "COMMITMENT": commitment,
-            },
-        ) as server,
+        rig.Server(Path(directory), feeder.port, upstream(commitment, geyser=feeder.port)) as server,
     ):
         if feeder.hear(rig.START_SECONDS) != "subscribed":
             raise RuntimeError("the server did not subscribe")
-        rig.bring_states(server, feeder, made)  # type: ignore[arg-type]
+        rig.bring_states(server, feeder, made)
         server.quiet()
         yield server, feeder
 
 
+def upstream(commitment: str, *, pubsub: int | None = None, geyser: int | None = None) -> dict[str, str]:
+    """Return the settings of a server with these ports upstream."""
+    return {
+        "COMMITMENT": commitment,
+        "RPC_URL": f"ws://127.0.0.1:{pubsub}" if pubsub else "",
+        "RPC_HTTP_URL": f"http://127.0.0.1:{pubsub}" if pubsub else "",
+        "GEYSER_URL": f"http://127.0.0.1:{geyser}" if geyser else "",
+    }
+
+
 def read_alone(way: str, feeder: Feeder, seconds: float) -> tuple[float, float]:
     """Return the updates a second, and µs of CPU an update, of a reader by itself."""
-    with Script("geyser_reader", feeder.port, way, core=0) as reader:
+    as_it_comes = way == "default"
+    environment = {"GRPC_EXPERIMENTS": ""} if as_it_comes else rig.NOTHING  # see account_socket/sources/__init__.py
+    script = "bare" if as_it_comes else way
+    with Script("geyser_reader", feeder.port, script, core=0, environment=environment) as reader:
         if feeder.hear(rig.START_SECONDS) != "subscribed":
             raise RuntimeError("the reader did not subscribe")
         reader.quiet()
@@ -156,3 +174,50 @@ def read_alone(way: str, feeder: Feeder, seconds: float) -> tuple[float, float]:
             time.sleep(0.005)
         elapsed = time.monotonic() - started
         return sent / elapsed, (reader.cpu_seconds - cpu) / sent * 1e6
+
+
+def measure_side_by_side(made: Messages, options: Options) -> Iterator[Figure]:
+    """Measure the latency of both upstreams, from the same writes."""
+    found = Series()
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        node = stack.enter_context(Script("twin_node", made.base64, core=1))
+        pubsub, geyser = map(int, node.hear().split()[1:])
+        loads = {}
+        for name, port, env in (
+            ("PubSub", pubsub, upstream("processed", pubsub=pubsub)),
+            ("Yellowstone", geyser, upstream("processed", geyser=geyser)),
+        ):
+            server = stack.enter_context(rig.Server(directory, port, env))
+            loads[name] = stack.enter_context(rig.Load(server.port, made, 1))
+            loads[name].connect(1)
+            loads[name].subscribe(range(1), 0, made.accounts)
+        await_first_write(node, list(loads.values()))
+        for _ in range(options.repetitions):
+            write_side_by_side(node, loads, options.many(round(TWIN_RATE * LATENCY_SECONDS), 100), found)
+    for name in loads:
+        for part in ingest.PARTS:
+            yield Figure(f"side by side at {TWIN_RATE}/s: {name}, {part}", "ms", found[f"{name} {part}"])
+
+
+def await_first_write(node: Script, loads: list[rig.Load]) -> None:
+    """Write until every server streams."""
+    until = time.monotonic() + rig.START_SECONDS
+    while not all(load.receive(1, 0.2) for load in loads):
+        if time.monotonic() > until:
+            raise RuntimeError("a server does not stream")
+        node.ask("go", 1, TWIN_RATE)
+
+
+def write_side_by_side(node: Script, loads: Mapping[str, rig.Load], count: int, found: Series) -> None:
+    """Have `count` writes made; keep how late they came."""
+    for load in loads.values():
+        load.reset()
+    node.ask("go", count, TWIN_RATE)
+    for name, load in loads.items():
+        received = load.receive(count)
+        report = load.report()
+        assert received == count == report["live"], f"{name}: {received} of {count} updates were received"
+        assert not report["backwards"]
+        for part in ingest.PARTS:
+            found.add(f"{name} {part}", report[f"{part.replace('.', '')}_us"] / 1000)

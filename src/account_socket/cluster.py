@@ -46,7 +46,7 @@ class ClusterCheck:
                 raise
             except (RpcError, StoreError) as error:
                 self._doubted.add(rpc)
-                self._tries.warning("cluster not checked yet", node=repr(rpc), error=str(error), hint=error.hint)
+                self._tries.warning("cluster not checked yet", node=str(rpc), error=str(error), hint=error.hint)
 
     async def run(self) -> None:
         """Ask until cancelled. Raises WrongClusterError."""

@@ -255,6 +255,8 @@ def _processors(*, console: bool, colors: bool) -> list[Processor]:
 def _add_origin(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     # A reader scans lines from the left: when, how bad, who, what.
     head = {"timestamp": event.pop("timestamp"), "level": method, "logger": logger.name, "event": event.pop("event")}
+    if event.get("hint") == "":
+        del event["hint"]  # an error that has none
     return {**head, **event}
 
 

@@ -11,11 +11,13 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, ByteSize, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -347,11 +349,10 @@ def load(
     """
     flags = {name: value for name, value in (flags or {}).items() if value.strip()}
     env_file = None if flags_only else env_file
+    _read_env_file(env_file)
     arguments: dict[str, Any] = {**flags, "_env_file": env_file}
     try:
         return _FlagsOnly(**arguments) if flags_only else Settings(**arguments)
-    except (OSError, UnicodeDecodeError) as exc:
-        raise SettingsError(f"{env_file}: cannot be read: {exc}") from exc
     except ValidationError as exc:
         wrong = [(str(error["loc"][0]), error["msg"]) for error in exc.errors()]
     # Outside the handler: pydantic's error holds the values, and a traceback would print them.
@@ -379,14 +380,28 @@ def given(
     sources: list[tuple[Mapping[str, str | None], str]] = [(flags or {}, f"the flag {row.flag}")]
     if not flags_only:
         sources.append((os.environ, f"the environment variable {row.name}"))
-        sources.append(
-            (dotenv_values(env_file, encoding=ENV_ENCODING) if env_file else {}, str(env_file and env_file.resolve()))
-        )
+        sources.append((_read_env_file(env_file), str(env_file and env_file.resolve())))
     for source, origin in sources:
         for alias in row.names:
             if value := (source.get(alias) or "").strip():
                 return Given(value, origin.replace(row.name, alias))
     return None
+
+
+def _read_env_file(env_file: Path | None) -> dict[str, str | None]:
+    """Return what a `.env` holds, nothing where there is none. Raises SettingsError, without what stands in a line."""
+    if env_file is None or not env_file.is_file():
+        return {}
+    try:
+        text = env_file.read_text(ENV_ENCODING)
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"{env_file}: cannot be read: {exc}") from exc
+    if wrong := [binding.original.line for binding in parse_stream(StringIO(text)) if binding.error]:
+        raise SettingsError(
+            "\n".join(f"{env_file.resolve()}, line {line}: is not NAME=VALUE" for line in wrong),
+            hint="a name has no spaces, and a quote that opens a value closes it; # begins a comment",
+        )
+    return dotenv_values(stream=StringIO(text))
 
 
 def _problem(name: str, message: str, found: Given | None) -> str:

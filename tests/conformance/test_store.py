@@ -311,6 +311,46 @@ async def test_pruned_ids_are_not_used_again(open_store: Open) -> None:
     assert (await open_store())[1].next_id == 4
 
 
+async def test_of_each_account_the_newest_rows_stay(store: Store, backend: SqliteBackend) -> None:
+    """Pruning accounts leaves so many of the newest rows of each, all rows of others, and every state."""
+    await store.append([changed(n, KEY_A if n % 3 else KEY_B) for n in range(1, 31)])
+    assert await store.prune_accounts([KEY_A, "unknown"], keep=4, limit=5) == 5
+    assert await store.prune_accounts([KEY_A, "unknown"], keep=4, limit=500) == 11
+    assert await store.prune_accounts([KEY_A, "unknown"], keep=4, limit=500) == 0
+    kept = [row[0] for row in backend.history()]
+    assert kept == sorted([25, 26, 28, 29, *range(3, 31, 3)])
+    assert {pubkey: state.id for pubkey, state in (await store.states([KEY_A, KEY_B])).items()} == {
+        KEY_A: 29,
+        KEY_B: 30,
+    }
+
+
+async def test_accounts_that_grew_are_known_from_the_first_question_on(store: Store) -> None:
+    """Which accounts got rows is known since the last call; at first it is not."""
+    await store.append([changed(1)])
+    assert await store.take_grown() is None
+    await store.append([changed(2), changed(3), changed(4, KEY_B)])
+    await store.append([changed(5, "state only")], history=False)
+    assert await store.take_grown() == {KEY_A, KEY_B}
+    assert await store.take_grown() == set()
+
+
+async def test_accounts_with_history_are_listed(store: Store) -> None:
+    """Accounts that have rows are listed in order, from any one on, with those that have only a state left out."""
+    await store.append([changed(1, "b"), changed(2, "a"), changed(3, "c"), changed(4, "b")])
+    await store.append([changed(5, "state only")], history=False)
+    assert await store.accounts(after="", limit=10) == ["a", "b", "c"]
+    assert await store.accounts(after="a", limit=1) == ["b"]
+    assert await store.accounts(after="c", limit=10) == []
+
+
+async def test_what_was_given_back_is_not_given_again(store: Store) -> None:
+    """Once everything free is given back, nothing is."""
+    await store.append([changed(1)])
+    await store.give_back(limit=10**9)
+    assert await store.give_back(limit=10**9) == 0
+
+
 async def test_reads_run_beside_appends(store: Store) -> None:
     """States read while updates are appended are never older than what was committed before the read."""
     committed = 0
@@ -365,6 +405,10 @@ async def test_a_closed_store_says_so(open_store: Open) -> None:
         lambda: store.append([changed(1)]),
         lambda: store.states([KEY_A]),
         lambda: store.prune(before="9", limit=1),
+        lambda: store.prune_accounts([KEY_A], keep=1, limit=1),
+        lambda: store.accounts(after="", limit=1),
+        lambda: store.give_back(limit=1),
+        store.take_grown,
         lambda: store.bind("genesis"),
     ]
     for call in calls:

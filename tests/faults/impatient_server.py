@@ -12,7 +12,7 @@ from tests.running import ServerProcess
 
 ROOT = Path(__file__).parents[2]
 COMMIT_SECONDS = 1.0
-STALL_SECONDS = 1.5
+STALL_SECONDS = 2.0
 SPACE_SECONDS = 0.3
 PING_SECONDS, PONG_SECONDS = 0.3, 1.0
 

@@ -6,8 +6,8 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from errno import EIO
 from pathlib import Path
 
@@ -65,21 +65,36 @@ sys.stdin.read()
 """
 
 
+@contextmanager
+def held(database: Path) -> Iterator[None]:
+    """Have another process hold the database for the block."""
+    command = (sys.executable, "-c", HOLD, str(database))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        yield
+        holder.kill()
+
+
 async def test_database_locked(tmp_path: Path) -> None:
     """While another process holds the database nothing but ids is missing, and all is stored when it lets go."""
     async with stage(tmp_path) as acted:
-        with subprocess.Popen(
-            [sys.executable, "-c", HOLD, tmp_path / "account.db"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        ) as holder:
-            assert holder.stdout is not None
-            assert holder.stdout.readline() == b"held\n"
+        with held(tmp_path / "account.db"):
             async with without_commits(acted):
                 await until(lambda: said(acted.server, "commit failed"))
-            holder.kill()
         [line] = said(acted.server, "commit failed")
         assert "locked" in line["error"]
         assert "another process" in line["hint"]
         await commits_again(acted, tmp_path / "account.db")
+
+
+def fill(ballast: Path) -> None:
+    """Take all the space there is."""
+    with ballast.open("wb", buffering=0) as file:
+        for size in (65_536, 512):
+            with suppress(OSError):
+                while True:
+                    file.write(bytes(size))
 
 
 async def test_disk_full(tmp_path: Path, small_disk: Path) -> None:
@@ -87,9 +102,7 @@ async def test_disk_full(tmp_path: Path, small_disk: Path) -> None:
     env = {"DATABASE_URL": f"sqlite://{small_disk}/account.db", "DISK_RESERVE_MB": "0"}
     async with stage(tmp_path, env) as acted:
         ballast = small_disk / "ballast"
-        ballast.touch()
-        with ballast.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize)
+        fill(ballast)
         async with without_commits(acted):
             await until(lambda: said(acted.server, "commit failed"))
         [line] = said(acted.server, "commit failed")
@@ -97,6 +110,11 @@ async def test_disk_full(tmp_path: Path, small_disk: Path) -> None:
         assert line["hint"] == "free space on the disk"
         ballast.unlink()
         await commits_again(acted, small_disk / "account.db")
+
+
+def enlarge(disk: Path) -> None:
+    """Give a small disk room."""
+    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
 
 
 async def test_disk_almost_full(tmp_path: Path, small_disk: Path) -> None:
@@ -117,7 +135,7 @@ async def test_disk_almost_full(tmp_path: Path, small_disk: Path) -> None:
         before = ids(small_disk / "account.db")
         await acted.streams()
         assert ids(small_disk / "account.db") == before
-        subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+        enlarge(small_disk)
         await until(lambda: said(acted.server, "history is written again"), seconds=15)
         await acted.streams()
         assert ids(small_disk / "account.db") > before

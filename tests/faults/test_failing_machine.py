@@ -84,14 +84,9 @@ async def test_no_files_left(tmp_path: Path) -> None:
         limits = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
         await acted.streams()
-        import time
-
-        c0 = Path(f"/proc/{server.pid}/stat").read_text().split()[13:15]
-        t0 = time.time()
         for _ in range(5):
             with pytest.raises((OSError, websockets.WebSocketException, TimeoutError)):
                 await websockets.connect(server.url, open_timeout=0.2)
-        print(c0, Path(f"/proc/{server.pid}/stat").read_text().split()[13:15], time.time() - t0)
         await acted.streams()
         acted.node.drop_connections()
         await until(lambda: any("Too many open files" in line["reason"] for line in said(server, "upstream lost")))
@@ -110,8 +105,8 @@ async def test_clock_jumps(tmp_path: Path, libc_faults: LibcFaults) -> None:
     server = impatient_server(tmp_path, libc_faults.env)
     async with stage(tmp_path, server=server) as acted:
         for jump in (-HOUR, MONTH + HOUR, -MONTH):
-            libc_faults.jump(jump)
             jumps = len(said(acted.server, "clock jumped"))
+            libc_faults.jump(jump)
             await until(lambda jumps=jumps: len(said(acted.server, "clock jumped")) > jumps)  # type: ignore[misc]
             await acted.streams()
         assert [round(line["seconds"], -2) for line in said(acted.server, "clock jumped")] == [

@@ -7,14 +7,17 @@ import json
 import socket
 
 import aiohttp
+import msgspec
 import pytest
 import uvloop
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError
 
 from account_socket.devnode import Devnode, Limits
+from account_socket.errors import RpcError
 from account_socket.model import RawAccount
 from account_socket.sources.recording import Recording, RecordingHeader
+from account_socket.sources.rpc_http import RpcHttp
 
 PROGRAM = "cpamdpZCGKUy5JxQXB4dcpGPiikHawvSWAd6mEn1sGG"
 A = "5rpEtPU2ZnMupnyRbt5AbLL7DGHia1YvtbQB7QjJmo4c"
@@ -207,3 +210,61 @@ async def test_paused_replay_writes_nothing():
         node.resume()
         await asyncio.wait_for(node.finished.wait(), 10)
         assert node.statistics()["position"] == 1081
+
+
+async def test_a_write_that_is_not_told_and_a_state_that_is_not_written():
+    """A write without `tell` changes the accounts only; `tell` notifies only, also what never was."""
+    async with Devnode(EMPTY) as node, connect(node.ws_url) as ws:
+        await subscribe(ws)
+        written = node.write(account(), tell=False)
+        assert node._ledger.get(written.pubkey) == written
+        node.tell(msgspec.structs.replace(written, lamports=77))
+        told = json.loads(await asyncio.wait_for(ws.recv(), 5))
+        assert told["params"]["result"]["value"]["account"]["lamports"] == 77
+        assert node._ledger.get(written.pubkey) == written
+
+
+async def test_any_message_can_be_said():
+    """It reaches every client as it is, on the same connection as before."""
+    async with Devnode(EMPTY) as node, connect(node.ws_url) as ws:
+        await subscribe(ws)
+        node.say(b"[{")
+        assert await asyncio.wait_for(ws.recv(), 5) == "[{"
+        node.write(account())
+        assert json.loads(await asyncio.wait_for(ws.recv(), 5))["method"] == "programNotification"
+
+
+async def test_held_reads_stand_still():
+    """They show what was, at the slot that was, and do not reach a later one; afterwards they show what is."""
+    async with Devnode(EMPTY) as node:
+        first = node.write(account())
+        node.hold_reads()
+        second = node.write(msgspec.structs.replace(first, slot=0, lamports=first.lamports + 1))
+        rpc = RpcHttp(node.http_url)
+        slot, (held,) = await rpc.get_multiple_accounts([first.pubkey])
+        assert (slot, held.lamports) == (first.slot, first.lamports)
+        with pytest.raises(RpcError, match="Minimum context slot"):
+            await rpc.get_multiple_accounts([first.pubkey], at_least=second.slot, deadline=0.3)
+        node.hold_reads(False)
+        slot, (now,) = await rpc.get_multiple_accounts([first.pubkey], at_least=second.slot)
+        assert now.lamports == second.lamports
+        await rpc.close()
+
+
+@pytest.mark.parametrize("geyser", [None, 0], ids=["PubSub", "Yellowstone"])
+async def test_restart_with_the_same_accounts(geyser):
+    """A node that restarts ends its connections and is there again on the same ports, with what was written."""
+    async with Devnode(EMPTY, geyser_port=geyser) as node:
+        urls = node.ws_url, node.http_url, node.geyser_url if geyser is not None else ""
+        async with connect(node.ws_url) as ws:
+            await subscribe(ws)
+            meanwhile = []
+            await node.restart(meanwhile=lambda: meanwhile.append(node.write(account())))
+            with pytest.raises(ConnectionClosedError):
+                await asyncio.wait_for(ws.recv(), 5)
+        assert (node.ws_url, node.http_url, node.geyser_url if geyser is not None else "") == urls
+        assert node._ledger.get(meanwhile[0].pubkey) == meanwhile[0]
+        async with connect(node.ws_url) as ws:
+            await subscribe(ws)
+            node.write(account())
+            assert json.loads(await asyncio.wait_for(ws.recv(), 5))["method"] == "programNotification"

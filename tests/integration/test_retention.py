@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from contextlib import closing
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import aiohttp
 import msgspec
+import pytest
 from tests.running import Client, ServerProcess
-from tests.samples import KEY_A, update
+from tests.samples import KEY_A, KEY_B, update
 from tests.waiting import until
 
 from account_socket.devnode import Devnode, shipped_recording
+from account_socket.pipeline import retention as retention_module
 from account_socket.pipeline.retention import BATCH, Retention
 from account_socket.store.sqlite import SqliteStore
 
@@ -43,6 +47,101 @@ async def test_history_older_than_the_bound_goes_and_the_newest_states_stay(tmp_
     assert count(database, "account_updates") == 3
     assert set(await store.states([KEY_A])) == {KEY_A}
     await store.close(next_id=None)
+
+
+@asynccontextmanager
+async def opened(database: Path) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(database)
+    await store.open()
+    yield store
+    await store.close(next_id=None)
+
+
+def keeping(store: SqliteStore, rows: int) -> Retention:
+    return Retention(store, keep_days=36_500, keep_rows=rows, reserve_bytes=0, write_history=lambda _: None)
+
+
+def ids(database: Path, pubkey: str) -> list[int]:
+    with closing(sqlite3.connect(database)) as connection:
+        rows = connection.execute("SELECT id FROM account_updates WHERE pubkey = ? ORDER BY id", (pubkey,))
+        return [number for (number,) in rows]
+
+
+async def test_of_each_account_the_newest_rows_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a start every account is looked at, page by page; then those that grew; each keeps its newest rows."""
+    monkeypatch.setattr(retention_module, "MAX_ACCOUNTS", 7)
+    database = tmp_path / "account.db"
+    keys = [f"key-{number:02}" for number in range(20)]
+    async with opened(database) as store:
+        await store.append([update(n, keys[n % 20]) for n in range(1, 201)])
+        retention = keeping(store, 3)
+        await retention.prune()
+        assert retention.pruned == 140
+        assert ids(database, keys[0]) == [160, 180, 200]
+        await store.append([update(n, keys[0]) for n in range(201, 203)])
+        await retention.prune()
+        assert ids(database, keys[0]) == [200, 201, 202]
+        assert {state.id for state in (await store.states(keys)).values()} == {*range(181, 200), 202}
+        assert retention.pruned == count(database, "account_updates") + 82 == 142
+
+
+async def test_only_accounts_that_grew_are_looked_at(tmp_path: Path) -> None:
+    """After the first look at all, an account without new rows is left alone, whatever became of its rows."""
+    database = tmp_path / "account.db"
+    async with opened(database) as store:
+        await store.append([update(1, KEY_A), update(2, KEY_B)])
+        retention = keeping(store, 1)
+        await retention.prune()
+        with closing(sqlite3.connect(database)) as other, other:
+            other.execute("INSERT INTO account_updates SELECT 7, pubkey, slot, account_type, owner, lamports, data_json,"
+                          " created_at, prev_id, format, signature FROM account_updates WHERE id = 1")  # fmt: skip
+        await store.append([update(10, KEY_B)])
+        await retention.prune()
+    assert (ids(database, KEY_A), ids(database, KEY_B)) == ([1, 7], [10])
+
+
+async def test_appends_go_on_beside_pruning(tmp_path: Path) -> None:
+    """While many rows are deleted, groups are committed in between, and the newest rows of all are right in the end."""
+    database = tmp_path / "account.db"
+    async with opened(database) as store:
+        await store.append([update(n) for n in range(1, 6_001)])
+        retention = keeping(store, 10)
+        pruning = asyncio.create_task(retention.prune())
+        appended = 6_000
+        while not pruning.done():
+            appended += 1
+            await store.append([update(appended)])
+        assert appended > 6_050
+        await retention.prune()
+        assert ids(database, KEY_A) == list(range(appended - 9, appended + 1))
+
+
+async def test_the_file_shrinks_after_pruning(tmp_path: Path) -> None:
+    """What deleted rows leave goes back to the disk while the store is open, down to a share of the file."""
+    database = tmp_path / "account.db"
+    big = b'"%s"' % (b"x" * 40_000)
+    async with opened(database) as store:
+        await store.append([update(n, data_json=big) for n in range(1, 1_001)])
+        await until(lambda: database.stat().st_size > 40_000_000)
+        running = asyncio.create_task(keeping(store, 10).run(every=0.1))
+        await until(lambda: database.stat().st_size < 2 * retention_module.MIN_FREE_BYTES, seconds=30)
+        await until(lambda: store.statistics()["reusable_bytes"] <= retention_module.MIN_FREE_BYTES)
+        running.cancel()
+        assert ids(database, KEY_A) == list(range(991, 1_001))
+
+
+async def test_a_server_keeps_so_many_rows_of_each_account(tmp_path: Path) -> None:
+    """With RETENTION_ROWS_PER_ACCOUNT a server deletes what is beyond it, also what was there before its start."""
+    database = tmp_path / "account.db"
+    async with Devnode(RECORDING, rate=500, loop=True, accounts=5) as node:
+        async with ServerProcess(tmp_path, {"RPC_URL": node.ws_url, "DISK_RESERVE_MB": "0"}) as server:
+            await until(lambda: count(database, "account_updates") > 200, seconds=15)
+            assert await server.stop() == 0
+        node.pause()
+        env = {"RPC_URL": node.ws_url, "DISK_RESERVE_MB": "0", "RETENTION_ROWS_PER_ACCOUNT": "4"}
+        async with ServerProcess(tmp_path, env) as server:
+            await until(lambda: count(database, "account_updates") <= 20, seconds=15)
+            assert await server.stop() == 0
 
 
 async def test_space_decides_whether_history_is_written(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tests.samples import KEY_A, KEY_B, PROGRAM
 from tests.waiting import until
 from tests.yellowstone import Taker, running, source_of
 
+from account_socket.backoff import Backoff
 from account_socket.devnode import Devnode, shipped_recording
 from account_socket.devnode.geyser_relay import Relay
 from account_socket.errors import SettingsError
@@ -316,6 +317,39 @@ async def test_nobody_there_is_tried_again() -> None:
             assert source.status.last_error
             node.refuse(False)
             await settled(taker)
+
+
+@pytest.mark.fault
+async def test_a_node_that_was_away_for_many_tries_is_asked_to_replay() -> None:
+    """Refused connections say nothing against replay: what was written meanwhile comes without a gap."""
+    async with node_of() as node:
+        source = source_of(node.geyser_url, backoff=Backoff(0.01, 0.02))
+        async with running(source) as taker:
+            await settled(taker)
+            node.refuse()
+            node.drop_connections()
+            write(node, b"missed")
+            node.advance_slots(2)
+            before = source.status.reconnects
+            await until(lambda: source.status.reconnects > before + 5)
+            node.refuse(False)
+            await until(lambda: node.advance_slots(1) or taker.data == [b"missed"])
+    assert len(taker.gaps) == 1
+
+
+@pytest.mark.fault
+async def test_a_stream_that_was_given_up_here_is_opened_anew() -> None:
+    """gRPC tells the reader of a call that was cancelled beside it as if the reader were cancelled: it is not."""
+    async with node_of() as node:
+        source = source_of(node.geyser_url)
+        async with running(source) as taker:
+            await settled(taker)
+            assert source._connection is not None
+            source._connection._call.cancel()
+            await until(lambda: source.status.reconnects)
+            write(node, b"after")
+            node.advance_slots(2)
+            await until(lambda: taker.data == [b"after"])
 
 
 # ---- closes, filters, forks --------------------------------------------------------------------------------

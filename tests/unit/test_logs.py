@@ -242,7 +242,7 @@ def test_a_log_that_nobody_reads_is_no_fault() -> None:
 
 
 def test_the_same_warning_is_written_once_a_minute() -> None:
-    """What is tried again and again is told once, again after a minute with how often it came, and anew if it changes."""
+    """What is tried again and again is told once, after a minute with how often it came, and anew if it changes."""
     now = 0.0
     with structlog.testing.capture_logs() as lines:
         tries = Seldom(structlog.get_logger("account_socket.test"), clock=lambda: now)

@@ -34,11 +34,12 @@ OWN_SETTINGS = frozenset(
         "COMPRESSION",
     }
 )
+OWN_DEFAULTS = {"REDIS_URL": "memory://", "DISK_RESERVE_MB": "0"}
 LOG_SETTINGS = ("RUST_LOG", "LOG", "LOG_FORMAT")
 """The only ones of the environment that count here: they change nothing but what is told."""
 
 
-@with_settings(without=OWN_SETTINGS)
+@with_settings(without=OWN_SETTINGS, defaults={**OWN_DEFAULTS, "DATABASE_URL": "a temporary file"})
 def command(
     flags: dict[str, str],
     rate: Annotated[float, typer.Option(min=0.01, max=100_000, help="Account writes per second.")] = DEFAULT_RATE,
@@ -95,7 +96,7 @@ def _mixed(recording: Recording) -> tuple[Recording, str]:
 
 
 def _settings(flags: dict[str, str], node_url: str, folder: Path) -> Settings:
-    own = {"DATABASE_URL": f"sqlite://{folder / 'demo.db'}", "REDIS_URL": "memory://", "DISK_RESERVE_MB": "0"}
+    own = {**OWN_DEFAULTS, "DATABASE_URL": f"sqlite://{folder / 'demo.db'}"}
     own |= {name: os.environ[name] for name in LOG_SETTINGS if name in os.environ}
     settings = load({**own, **flags, "RPC_URL": node_url}, flags_only=True)
     if "WEBSOCKET_PORT" in flags or _is_free(settings.websocket_host, settings.websocket_port):

@@ -36,7 +36,7 @@ def command(
     flags: dict[str, str],
     pubkeys: Annotated[list[str] | None, typer.Argument(metavar="[PUBKEY]...", help="Accounts, base58.")] = None,
     sample: Annotated[
-        int | None, typer.Option(min=1, max=10**7, help="So many accounts at random.", show_default=f"{SAMPLE}")
+        int | None, typer.Option(min=1, max=10**7, metavar="N", help=f"N accounts at random. Default: {SAMPLE}.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every account of the database.")] = False,
     as_json: Annotated[

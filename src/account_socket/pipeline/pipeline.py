@@ -33,7 +33,7 @@ PATIENCE_SECONDS = 5.0
 PATIENCE_TICKS = 10
 ADMIT_AT_ONCE = 50
 """States decoded at a stretch (some 2 ms), then everybody else has a turn of the loop."""
-LEISURE_ADMIT = 250
+LEISURE_ADMIT = 64
 TURN_SECONDS = 0.0015
 """Publishing gives the loop back after this long, so that no connection waits for a large group."""
 LINGER_SECONDS = 0.001
@@ -114,7 +114,9 @@ class Pipeline:
         """Take what nobody waits for, once hardly anything is before it: live updates do not queue behind it."""
         for at in range(0, len(batch), LEISURE_ADMIT):
             await self._queue.calm()
+            began = time.monotonic()
             await self.admit(batch[at : at + LEISURE_ADMIT])
+            await asyncio.sleep(time.monotonic() - began)  # the loop is others' as long as it was this one's
 
     async def recall(self, pubkeys: Iterable[str]) -> None:
         """Have the order of these accounts in memory: what the store remembers of them is read."""

@@ -10,7 +10,7 @@ from account_socket.model import AccountUpdate
 
 MAX_UPDATES = 20_000
 MAX_BYTES = 128 * 1024 * 1024
-CALM_UPDATES = 500
+CALM_UPDATES = 64
 """Below this many, work that nobody waits for may be added; an update that comes then is committed soon."""
 GROUP_UPDATES = 2_000
 GROUP_BYTES = 8 * 1024 * 1024

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from account_socket.hub.hub import Hub
+from account_socket.hub.outbox import Batch
 from account_socket.hub.outbox import Outbox
 from account_socket.protocol.codes import ABNORMAL_CLOSURE, Close
 from account_socket.protocol.session import Tally
@@ -36,6 +37,7 @@ class Clients:
         tally: what the clients asked, and which errors they were answered.
         closes: how many connections ended with each close code; codes that only clients use count as "other".
         turns: the share of each loop turn that clients' input has.
+        batch: what clients are written alike in one turn.
         refused: how many were turned away at once, by close code.
     """
 
@@ -51,6 +53,7 @@ class Clients:
         self.closes: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.turns = InputTurns()
+        self.batch = Batch()
         self._addresses: Counter[str] = Counter()
         self._gone_sent = 0
         self._gone_conflated = 0

@@ -254,6 +254,9 @@ class Connection(asyncio.Protocol):
         if self._closing:
             return
         try:
+            if self._writable and self._reading and (data := self.outbox.take_at_once(self._clients.batch)):
+                self._transport.write(data)
+                return
             self._write_pending()
         except Exception:  # the clients behind this one in the turn must not suffer
             log.exception("client flush failed", conn=self.number)

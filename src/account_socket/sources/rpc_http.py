@@ -97,6 +97,9 @@ class RpcHttp:
         self.leftover = Leftover(self.background)
         self.lookups = Budget(lookups_per_second)
 
+    def __str__(self) -> str:
+        return str(self._endpoint)
+
     def __repr__(self) -> str:
         return f"RpcHttp({self._endpoint.label!r})"
 
@@ -263,7 +266,7 @@ class RpcHttp:
             async with asyncio.timeout(seconds):
                 if budget is not None:
                     await budget.take()
-                failure = f"no answer from the node for {min(seconds, ATTEMPT_SECONDS):g} s"
+                failure = f"no answer from the node for {max(1, round(min(seconds, ATTEMPT_SECONDS)))} s"
                 async with asyncio.timeout(ATTEMPT_SECONDS):
                     status, payload, retry_after = await self._post(body, max_bytes)
         except TimeoutError:

@@ -72,6 +72,7 @@ class SqliteStore(Store):
         self._give_back = SpaceReturn()
         self._grown: set[str] | None = None  # the writer's thread alone uses it
         self._lock: int | None = None
+        self._opened = False
         self._closed = False
 
     @property
@@ -109,6 +110,7 @@ class SqliteStore(Store):
             self._lock = take_lock(self._path)
         identity = prepare(connection, self._path)
         self._writer.reserved = identity.next_id
+        self._opened = True
         return identity
 
     async def bind(self, genesis_hash: str) -> None:
@@ -228,7 +230,7 @@ class SqliteStore(Store):
             finish = self._writing.submit(partial(self._finish, next_id=next_id))
             ends = self._writing.end()
             await asyncio.wait([finish, *ends], timeout=CLOSE_SECONDS * 2 / 3)
-            if finish.done() and finish.exception() is not None:
+            if finish.done() and finish.exception() is not None and self._opened:
                 log.warning("database not closed cleanly", reason=str(finish.exception()))
             if self._lock is not None and all(end.done() for end in ends):
                 os.close(self._lock)  # a thread that hangs keeps it: it may still commit

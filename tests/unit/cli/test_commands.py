@@ -11,12 +11,11 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from tests.commands import Ended, command, run
 from tests.running import ServerProcess
 from tests.servers import free_port
 
@@ -27,44 +26,6 @@ from account_socket.devnode import Devnode, shipped_recording
 RECORDING = shipped_recording()
 POOL = next(write.account for write in RECORDING.writes if len(write.account.data) == 1112)
 NOBODY = "11111111111111111111111111111111"
-
-
-@dataclass
-class Ended:
-    code: int
-    out: str
-    err: str
-
-
-@asynccontextmanager
-async def command(
-    *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, stdin: bytes | None = None
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    clean = {key: value for key, value in os.environ.items() if key in {"PATH", "HOME", "LANG", "TMPDIR"}}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "account_socket",
-        *arguments,
-        cwd=cwd,
-        env={**clean, "COLUMNS": "200", **(env or {})},
-        stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-async def run(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None, stdin: bytes | None = None) -> Ended:
-    async with command(*arguments, cwd=cwd, env=env, stdin=stdin) as process, asyncio.timeout(30):
-        out, err = await process.communicate(stdin)
-        assert process.returncode is not None
-        return Ended(process.returncode, out.decode(), err.decode())
 
 
 def demo(tmp_path: Path, *flags: str) -> ServerProcess:

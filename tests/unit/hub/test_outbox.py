@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from account_socket.hub.frames import Message, notice_message
-from account_socket.hub.outbox import TURN_BYTES, Outbox
+from account_socket.hub.outbox import TURN_BYTES, Batch, Outbox
 
 
 def outbox(max_bytes: int = 1 << 20) -> Outbox:
@@ -150,3 +150,48 @@ def test_a_state_never_falls_behind_the_gap_that_it_healed() -> None:
     put(box, Message(b"A4", "A"), Message(b"B5", "B"), Message(b"A6", "A"))
     box.take(writable=False)
     assert box.take(writable=True) == [b"B5", b"A6"]
+
+
+# ---- several clients that are written alike ----------------------------------------------------------------
+
+
+def test_one_message_is_its_own_buffer() -> None:
+    """Nothing is copied: the frame that all clients share is what is written."""
+    box = outbox()
+    message = Message(b"frame", "key")
+    put(box, message)
+    assert box.take_at_once(Batch()) is message.frame
+    assert (box.pending, box.sent) == ([], 1)
+
+
+def test_the_second_client_with_the_same_messages_shares_one_buffer_with_the_third() -> None:
+    """The first is written frame by frame, as nobody knows yet whether another will be written the same."""
+    batch = Batch()
+    messages = [Message(b"one", "a"), Message(b"two", "b")]
+    boxes = [outbox() for _ in range(3)]
+    for box in boxes:
+        put(box, *messages)
+    taken = [box.take_at_once(batch) for box in boxes]
+    assert taken == [b"", b"onetwo", b"onetwo"]
+    assert taken[1] is taken[2]
+    assert [box.sent for box in boxes] == [0, 2, 2]
+    assert boxes[0].take(writable=True) == [b"one", b"two"]
+
+
+def test_messages_that_only_look_alike_are_not_shared() -> None:
+    """Equal bytes of another message may be another state's; only the same messages count."""
+    batch = Batch()
+    for _ in range(3):
+        box = outbox()
+        outbox.pending += [Message(b"one", "a"), Message(b"two", "b")]
+        assert box.take_at_once(batch) == b""
+
+
+def test_a_client_that_is_behind_is_not_written_at_once() -> None:
+    """What waits in its backlog comes first."""
+    box = outbox()
+    put(box, Message(b"old", "a"))
+    box.take(writable=False)
+    put(box, Message(b"new", "b"))
+    assert box.take_at_once(Batch()) == b""
+    assert box.take(writable=True) == [b"old", b"new"]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import copy
 import decimal
+import inspect
 import json
 import math
+import re
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -400,3 +403,24 @@ def test_largest_values():
     found = numbers(pool, mine, vesting, MAX_U64)
     assert found == [(MAX_U128, MAX_U128)] * 2  # of a period that never ends: what both vestings free at their cliff
     assert Fraction(derived.price(pool, 0, 0)) == Fraction(MAX_U128**2, 2**128)
+
+
+# ---- the document ------------------------------------------------------------------------------------------
+
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "derived.md").read_text(encoding="utf-8")
+
+
+def test_documented_example(capsys):
+    """The example of docs/derived.md prints a price and a fee."""
+    (example,) = re.findall(r"^```python\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
+    exec(example, {"pool": POOL})
+    price, bps = capsys.readouterr().out.split()
+    assert float(price) == pytest.approx(float(derived.price(POOL, 9, 6)))
+    assert int(bps) == derived.total_fee_bps(POOL, 400_000_000)
+
+
+def test_documented_functions():
+    """docs/derived.md names every public function with its parameters."""
+    functions = [getattr(derived, name) for name in derived.__all__ if name.islower()]
+    calls = {f"`{function.__name__}({', '.join(inspect.signature(function).parameters)})`" for function in functions}
+    assert {call for call in calls if call not in DOCUMENT.replace("*", "")} == set()

@@ -106,6 +106,18 @@ async def test_a_locked_database_is_told_and_survived(store: SqliteStore, path: 
     assert ids(path) == [1]
 
 
+async def test_too_many_accounts_that_grew_are_not_remembered(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above a bound nobody knows any more which accounts grew; after it was said, they are remembered again."""
+    monkeypatch.setattr(sqlite_module, "MAX_GROWN", 10)
+    await store.take_grown()
+    await store.append([changed(number, f"key-{number}") for number in range(1, 12)])
+    assert await store.take_grown() is None
+    await store.append([changed(12)])
+    assert await store.take_grown() == {KEY_A}
+
+
 async def test_reads_go_on_while_the_database_is_locked(store: SqliteStore, path: Path) -> None:
     """A write lock of another connection does not keep anyone from reading."""
     await store.append([changed(1)])

@@ -74,7 +74,7 @@ def price(pool: Mapping[str, Any], decimals_a: int, decimals_b: int) -> Decimal:
         decimals_a: the decimals of token A's mint, 0 to 255.
         decimals_b: those of token B's.
     Returns:
-        The exact value, of up to 167 digits and without trailing zeros; `format(price, ".20g")` is what the SDK shows.
+        The exact value, of up to 167 digits, no trailing zeros; the SDK rounds it to 20 (`format(price, ".20g")`).
     Raises:
         DerivedError: not a Pool, one without a price, or decimals out of range.
     """
@@ -100,8 +100,8 @@ def reserves(pool: Mapping[str, Any]) -> Amounts:
     decoded = read(Pool, pool)
     if _is_compounding(decoded):
         return Amounts(decoded.token_a_amount, decoded.token_b_amount)
-    below, above = _concentrated(decoded, -decoded.liquidity)
-    return _amounts(-below, -above)
+    a, b = _concentrated(decoded, -decoded.liquidity)
+    return _amounts(-a, -b)
 
 
 def withdraw_amounts(pool: Mapping[str, Any], liquidity: int) -> Amounts:
@@ -147,7 +147,7 @@ def is_ahead(pool: Mapping[str, Any], position: Mapping[str, Any]) -> bool:
             for reward, mine in zip(of_pool.reward_infos, own.reward_infos, strict=True)
         ),
     ]
-    # Counters do wrap, but never get half way round between two credits: a swap moves them by 2 ** 192 at most.
+    # Counters do wrap, but never get half way round between two credits: a swap moves one by 2 ** 192 at most.
     return any(growth % 2**256 >= 2**255 for growth in growths)
 
 
