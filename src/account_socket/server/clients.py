@@ -8,8 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from account_socket.hub.hub import Hub
-from account_socket.hub.outbox import Batch
-from account_socket.hub.outbox import Outbox
+from account_socket.hub.outbox import Batch, Outbox
 from account_socket.protocol.codes import ABNORMAL_CLOSURE, Close
 from account_socket.protocol.session import Tally
 from account_socket.server.deadlines import Deadlines

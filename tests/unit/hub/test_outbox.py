@@ -183,7 +183,7 @@ def test_messages_that_only_look_alike_are_not_shared() -> None:
     batch = Batch()
     for _ in range(3):
         box = outbox()
-        outbox.pending += [Message(b"one", "a"), Message(b"two", "b")]
+        put(box, Message(b"one", "a"), Message(b"two", "b"))
         assert box.take_at_once(batch) == b""
 
 
