@@ -1,4 +1,4 @@
-"""Running a Yellowstone source in a test."""
+"""Running a Yellowstone source in a test, and a node on which only the test writes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from tests.samples import PROGRAM
+from tests.samples import KEY_A, PROGRAM
+from tests.waiting import until
 
 from account_socket.backoff import Backoff
+from account_socket.devnode import Devnode, shipped_recording
 from account_socket.model import Gap, RawAccount
+from account_socket.sources.recording import Recording
 from account_socket.sources.yellowstone import Yellowstone
 
 
@@ -50,3 +53,21 @@ async def running(source: Yellowstone, taker: Taker | None = None) -> AsyncItera
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+@asynccontextmanager
+async def node_of(**more: Any) -> AsyncIterator[Devnode]:
+    """Run a node on which only the test writes."""
+    empty = Recording(shipped_recording().header, [])
+    async with Devnode(empty, geyser_port=0, geyser=more) as node:
+        node.advance_slots(5)
+        yield node
+
+
+def write(node: Devnode, data: bytes, pubkey: str = KEY_A, slot: int = 0) -> RawAccount:
+    return node.write(RawAccount(pubkey, slot, PROGRAM, 1, data))
+
+
+async def settled(taker: Taker) -> None:
+    """Return once the first slot came whole: from then on nothing is missed."""
+    await until(lambda: taker.gaps)

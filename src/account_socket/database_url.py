@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -61,7 +62,7 @@ def _path(url: str, database: str) -> Path:
         raise SettingsError(f"the path of {scrub_url(url)!r} is not UTF-8") from None
     if not name or "\0" in name:
         raise SettingsError(f"{scrub_url(url)!r} names no file", hint=f"name one, {_EXAMPLE}")
-    return Path(name)
+    return Path(re.sub("^/+", "/", name))  # SQLite reads //p as the host p
 
 
 def _mode(url: str, query: str) -> Mode:

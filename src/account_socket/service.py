@@ -165,7 +165,7 @@ class Service:
             self._gaps,
             known=lambda: self._ordering.knows_any,
             subscribed=self.hub.subscribed_pubkeys,
-            reread=self._nodes.read_again,
+            reread=self._nodes.read_again if self._rpcs else None,
             admit=self.pipeline.admit,
             told=self._backfill.wake,
         )
@@ -182,6 +182,7 @@ class Service:
         self._snapshots.attach(self.hub, self.pipeline.admit, self.pipeline.recall, self._healer.recheck)
         for source in self.sources:
             source.on_gap = self._report_gap
+            source.on_resumed = self._gaps.resumed
             source.on_doubt = self._reconciler.doubt
             source.on_slot = self._note_slot
         self._retention = Retention(
@@ -207,6 +208,7 @@ class Service:
             nodes=self._nodes,
             listers=[ProgramAccounts(rpc, lambda: self.readiness.tip_slot) for rpc in self._rpcs],
             admit=self.pipeline.admit_at_leisure,
+            settled=self.pipeline.settled,
             follows=lambda: not self.pipeline.degraded and any(source.status.connected for source in self.sources),
             tip=lambda: self.readiness.tip_slot,
             show=self._show,
@@ -311,15 +313,15 @@ class Service:
     async def run_until(self, stop: asyncio.Event) -> None:
         """Stream until `stop` is set, then drain within EXIT_SECONDS."""
         sources = [asyncio.create_task(self._run_source(source)) for source in self.sources]
+        comparing = (self._reconciler.run(), self._reconciler.settle()) if self._rpcs else ()
         parts = [
             asyncio.create_task(part)
             for part in (
+                *comparing,
                 self.pipeline.run(),
                 self._snapshots.run(),
                 self._healer.run(),
                 self._backfill.run(),
-                self._reconciler.run(),
-                self._reconciler.settle(),
                 self._retention.run(),
                 self._cluster.run(),
                 self._watch_sources(),

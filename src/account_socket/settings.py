@@ -85,7 +85,7 @@ class Settings(BaseSettings):
         AfterValidator(values.http_url),
         About(
             "HTTP JSON-RPC of the same node; derived: same host, path and query, `ws` → `http`, port 8900 → 8899, any "
-            "other port kept",
+            "other port kept. Beside `GEYSER_URL` alone: where gaps are healed and the cluster is asked for",
             default="from `RPC_URL`",
             secret=True,
         ),
@@ -252,7 +252,9 @@ class Settings(BaseSettings):
 
     @property
     def rpc_http_urls(self) -> tuple[str, ...]:
-        """The HTTP JSON-RPC URL beside each of `rpc_url`."""
+        """The HTTP JSON-RPC URL beside each of `rpc_url`; without any, the one beside `geyser_url`, if given."""
+        if not self.rpc_url:
+            return (self.rpc_http_url,) if self.rpc_http_url else ()
         return tuple(self.rpc_http_url or derive_http_url(url) for url in self.rpc_url)
 
     @property

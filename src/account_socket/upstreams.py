@@ -43,7 +43,7 @@ class Timing:
 
 
 def make_rpcs(settings: Settings) -> list[RpcHttp]:
-    """Return the HTTP JSON-RPC beside each PubSub URL, in their order."""
+    """Return the HTTP JSON-RPC beside each PubSub URL, in their order, or the one beside Yellowstone alone."""
     return [
         RpcHttp(
             url,
@@ -78,7 +78,7 @@ def make_sources(
             backoff=timing.backoff(),
             tap=tap,
         )
-        for number, (url, rpc) in enumerate(zip(settings.rpc_url, rpcs, strict=True))
+        for number, (url, rpc) in enumerate(zip(settings.rpc_url, rpcs, strict=False))  # one more beside Yellowstone
     ]
     if settings.geyser_url:
         sources.append(_make_yellowstone(settings.geyser_url, settings, programs, timing, tap))

@@ -187,14 +187,16 @@ def check_stored(database: Path, accounts: Mapping[str, RawAccount | None]) -> l
 
 
 def check_holes(database: Path, holes: Iterable[Hole]) -> list[str]:
-    """Return the updates that name another update before them than the one that the database has."""
+    """Return the updates that name another update before them than the one that the database has, if it still has."""
     wrong = []
     with _reading(database) as connection:
+        (oldest,) = connection.execute("SELECT coalesce(min(id), 0) FROM account_updates").fetchone()
         for hole in holes:
             (before,) = connection.execute(
                 "SELECT max(id) FROM account_updates WHERE pubkey = ? AND id < ?", (hole.pubkey, hole.id)
             ).fetchone()
-            if before != hole.prev_id:
+            pruned = before is None and hole.prev_id is not None and hole.prev_id < oldest
+            if before != hole.prev_id and not pruned:
                 wrong.append(f"{hole.id} of {hole.pubkey:.6} follows on {before}, and names {hole.prev_id}")
     return wrong
 

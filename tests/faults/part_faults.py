@@ -65,4 +65,4 @@ async def server_killed(stack: Stack) -> AsyncGenerator[None, None]:
     traffic.write_all()
     traffic.write(traffic.closed(traffic.some()))
     yield
-    await stack.server.start()
+    await stack.start_server()

@@ -13,11 +13,13 @@ from types import TracebackType
 from typing import Self
 
 from tests.faults.follower import Follower
+from tests.faults.impatient_server import impatient_server
 from tests.faults.oracle import Hole, Oracle, check_holes, check_stored
 from tests.faults.proxy import Proxy
 from tests.faults.subject import AsProcess, InLoop, Subject
-from tests.faults.traffic import Traffic
-from tests.servers import RedisServer, free_port
+from tests.faults.traffic import VERSIONS, Traffic
+from tests.running import ServerProcess
+from tests.servers import RedisServer
 
 from account_socket.devnode import Devnode, shipped_recording
 from account_socket.model import RawAccount
@@ -133,11 +135,8 @@ class Stack:
     async def __aenter__(self) -> Self:
         try:
             await self._start_nodes()
-            self.traffic = Traffic(self.parts.nodes, self.random, ACCOUNTS)
-            self.traffic.write_all()
             await self._start_server()
             await self._start_clients()
-            self._writing = self._go(self.traffic.run(self._rate))
         except BaseException:
             await self._exits.aclose()
             raise
@@ -147,6 +146,9 @@ class Stack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._exits.aclose()
+
+    def _process(self) -> ServerProcess:
+        return impatient_server(self.database.parent, self.flags())
 
     def _go(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
@@ -167,6 +169,8 @@ class Stack:
             parts.geyser = await self._exits.enter_async_context(Proxy(self.node.geyser.port))
         if kind.redis:
             parts.redis = self._exits.enter_context(RedisServer())
+        self.traffic = Traffic(parts.nodes, self.random, list(VERSIONS)[:ACCOUNTS])
+        self.traffic.write_all()
 
     def flags(self) -> dict[str, str]:
         """Return the server's settings."""
@@ -195,20 +199,22 @@ class Stack:
         shutil.copyfile(await fresh_database(self.database.parent.parent), self.database)
         self.server: Subject
         if self.kind.process:
-            flags = {**self.flags(), "WEBSOCKET_PORT": str(free_port())}
-            self.server = AsProcess(flags, self.database.parent)
+            self.server = AsProcess(self._process())
         else:
             self.server = InLoop(self.flags())
-        await self.server.start()
         self._exits.push_async_callback(self.server.stop)
+        await self.start_server()
+
+    async def start_server(self) -> None:
+        """Start it, for the first time or after it was killed."""
+        await self.server.start()
         self.parts.line.target = ("127.0.0.1", int(self.server.url.split(":")[2].split("/")[0]))
 
     async def _start_clients(self) -> None:
         line = await self._exits.enter_async_context(self.parts.line)
-        through = f"ws://127.0.0.1:{line.port}/ws"
-        self.steady = self._follow("steady", self.server.url)
-        self.proxied = self._follow("proxied", through, conflates=True)
-        self.roamer = self._follow("roamer", self.server.url)
+        self.steady = self._follow("steady")
+        self.proxied = self._follow("proxied", line)
+        self.roamer = self._follow("roamer")
         self.clients = [self.steady, self.proxied, self.roamer]
         await self.wait(lambda: self.server.connected, START_SECONDS)
         # Yellowstone alone tells nothing of what was written before it was there.
@@ -219,12 +225,17 @@ class Stack:
         else:
             raise AssertionError(self.differences())
         self._roaming = self._go(self._roam())
+        self._writing = self._go(self.traffic.run(self._rate))
 
-    def _follow(self, name: str, url: str, *, conflates: bool = False) -> Follower:
-        oracle = Oracle(name, serials=self.kind.commitment != "processed", conflates=conflates)
-        follower = Follower(lambda: url, self.traffic.pubkeys, oracle)
+    def _follow(self, name: str, line: Proxy | None = None) -> Follower:
+        """Have a client more, behind a line that may fail, or none."""
+        oracle = Oracle(name, serials=self.kind.commitment != "processed", conflates=line is not None)
+        follower = Follower(self._url(line), self.traffic.pubkeys, oracle)
         self._go(follower.run())
         return follower
+
+    def _url(self, line: Proxy | None) -> Callable[[], str]:
+        return lambda: self.server.url if line is None else f"ws://127.0.0.1:{line.port}/ws"
 
     async def _roam(self) -> None:
         while True:
@@ -238,7 +249,11 @@ class Stack:
     def differences(self) -> list[str]:
         """Return where what clients saw last is not what the node has."""
         truth = self.truth()
-        return [line for client in self.clients for line in client.oracle.differences(truth)]
+        return [
+            line
+            for client in self.clients
+            for line in client.oracle.differences({pubkey: truth[pubkey] for pubkey in client.pubkeys})
+        ]
 
     async def wait(self, condition: Callable[[], object], seconds: float) -> bool:
         """
@@ -259,23 +274,24 @@ class Stack:
         return True
 
     def quiet(self) -> None:
-        """Write nothing more."""
+        """Write nothing more, and let no client leave any more."""
         self._writing.cancel()
+        self._roaming.cancel()
 
     async def verdict(self) -> list[str]:
         """Once every fault is over and nothing is written any more: return all that is wrong."""
         self.quiet()
-        self._roaming.cancel()
-        began = asyncio.get_running_loop().time()
         settled = await self.wait(lambda: not self.differences(), SETTLE_SECONDS)
-        self.settled_seconds = asyncio.get_running_loop().time() - began
         wrong = [] if settled else [f"after {SETTLE_SECONDS:g} s: {line}" for line in self.differences()]
         for client in self.clients:
             wrong += client.oracle.wrong
             wrong += [f"{client.oracle.name}: error {code}" for code in client.errors]
-        await self.server.stop()
+        await self._finish()
         holes = [hole for client in self.clients for hole in client.oracle.holes]
         return wrong + await asyncio.to_thread(self._judge_database, settled, holes)
+
+    async def _finish(self) -> None:
+        await self.server.stop()
 
     def _judge_database(self, settled: bool, holes: Sequence[Hole]) -> list[str]:
         wrong = check_stored(self.database, self.truth()) if settled else []

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
 
-from tests.faults.impatient_server import impatient_server
 from tests.running import ServerProcess
 
 from account_socket.service import Service
@@ -21,9 +19,9 @@ TIMING = Timing(
 
 
 class Subject(ABC):
-    """A server; `url` is where its clients connect, once started."""
+    """A server; `url` is where its clients connect, "" before the first start."""
 
-    url: str
+    url = ""
 
     @abstractmethod
     async def start(self) -> None:
@@ -58,7 +56,8 @@ class InLoop(Subject):
 
     async def stop(self) -> None:
         self._stop.set()
-        await self._running
+        if self.url:
+            await self._running
 
     @property
     def ended(self) -> bool:
@@ -70,14 +69,18 @@ class InLoop(Subject):
 
 
 class AsProcess(Subject):
-    """A server as a process."""
+    """A server as a process, not started yet."""
 
-    def __init__(self, settings: Mapping[str, str], directory: Path) -> None:
-        self.process: ServerProcess = impatient_server(directory, settings)
+    def __init__(self, process: ServerProcess) -> None:
+        self.process = process
         self._killed = False
 
     async def start(self) -> None:
-        await self.process.start()
+        try:
+            await self.process.start()
+        except BaseException:
+            await self.process.kill()
+            raise
         self._killed = False
         self.url = self.process.url
 
@@ -87,7 +90,7 @@ class AsProcess(Subject):
         await self.process.kill()
 
     async def stop(self) -> None:
-        if self.process.process.returncode is None:
+        if self.url and self.process.process.returncode is None:
             code = await self.process.stop()
             assert code == 0, self.process.stderr.decode()[-2000:]
 

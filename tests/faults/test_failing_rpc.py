@@ -12,12 +12,32 @@ from tests.faults import gateway as answers
 from tests.faults.gateway import Fault, Gateway, gateway_to
 from tests.faults.libc_faults import LibcFaults
 from tests.faults.observing import metrics, said, until_ready
-from tests.faults.stage import Stage, busy_node, stage
+from tests.faults.proxy import Proxy
+from tests.faults.stage import Stage, assert_chained, busy_node, stage
 from tests.running import Client
 from tests.samples import KEY_A
 from tests.waiting import until
 
 pytestmark = pytest.mark.fault
+
+
+async def test_one_upstream_of_two(tmp_path: Path) -> None:
+    """While one of two upstreams is away nothing is missing; it is told, and comes back by itself."""
+    async with busy_node() as node, Proxy(node.port) as proxy:
+        env = {"RPC_URL": f"{node.ws_url},ws://127.0.0.1:{proxy.port}"}
+        async with stage(tmp_path, env, node=node) as acted:
+            proxy.refusing = True
+            proxy.drop()
+            report = await until_ready(acted.server, lambda report: report["status"] == "degraded")
+            sources = report["upstream"]["sources"]
+            assert [sources[name]["connected"] for name in ("rpc-0", "rpc-1")] == [True, False]
+            assert {line["source"] for line in said(acted.server, "upstream lost")} == {"rpc-1"}
+            assert (await metrics(acted.server))['account_socket_upstream_connected{source="rpc-1"}'] == 0
+            await acted.streams()
+            proxy.clear()
+            await until_ready(acted.server, lambda report: report["status"] == "ok")
+            await acted.streams()
+            assert_chained(acted.client)
 
 
 async def without_http(acted: Stage, gateway: Gateway, fault: Fault, error: str) -> None:
@@ -53,7 +73,7 @@ async def finds_nothing(acted: Stage) -> None:
 @pytest.mark.parametrize(
     ("fault", "error"),
     [
-        (answers.limits, "429"),
+        (answers.limits, "429|left alone"),
         (answers.forbids, "403"),
         (answers.shows_a_page, "no JSON-RPC"),
         (answers.says_nothing, "no answer from the node"),

@@ -39,8 +39,8 @@ class Traffic:
         told: whether notifications are made.
     """
 
-    def __init__(self, nodes: Sequence[Devnode], random: Random, accounts: int) -> None:
-        self.pubkeys = list(VERSIONS)[:accounts]
+    def __init__(self, nodes: Sequence[Devnode], random: Random, pubkeys: Sequence[str]) -> None:
+        self.pubkeys = list(pubkeys)
         self.nodes = nodes
         self.random = random
         self.told = True

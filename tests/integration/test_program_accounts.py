@@ -16,6 +16,7 @@ from tests.samples import KEY_A, KEY_B, PROGRAM
 from account_socket.devnode import base58
 from account_socket.errors import RpcError
 from account_socket.model import SYSTEM_PROGRAM, Origin, RawAccount
+from account_socket.sources import program_accounts
 from account_socket.sources.account_stream import AccountStream
 from account_socket.sources.program_accounts import Page, ProgramAccounts
 from account_socket.sources.rpc_http import RpcHttp
@@ -208,12 +209,24 @@ async def test_a_list_from_the_future_is_not_believed() -> None:
     assert taken.accounts == []
 
 
-async def test_a_node_that_is_behind_is_told_from_one_that_is_not() -> None:
-    """A list from before the slot asked for does not count."""
+@pytest.mark.parametrize("refuses", [True, False])
+async def test_a_node_that_is_behind_is_waited_for(refuses: bool) -> None:
+    """It says so, or answers from before the slot asked for: then nothing of it is taken."""
+    behind = {"error": {"code": -32016, "message": "Minimum context slot has not been reached"}} if refuses else WHOLE
+    answers = [{"result": {"context": {"slot": FIRST_SLOT + 1}, "value": LISTED[:1]}}, behind]
+    async with lists_of(lambda _: answers.pop()) as (lists, taken, _):
+        assert await lists.read(PROGRAM, taken.take, at_least=FIRST_SLOT + 1) == FIRST_SLOT + 1
+    assert taken.data == [b"one"]
+
+
+async def test_a_node_that_stays_behind_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting has an end, and is an error that may pass."""
+    monkeypatch.setattr(program_accounts, "SLOT_PATIENCE_SECONDS", 0.0)
     async with lists_of(lambda _: WHOLE) as (lists, taken, _):
         with pytest.raises(RpcError, match="behind") as caught:
             await lists.read(PROGRAM, taken.take, at_least=FIRST_SLOT + 1)
     assert caught.value.retryable
+    assert taken.accounts == []
 
 
 async def test_accounts_that_make_no_sense_are_left_out() -> None:

@@ -5,44 +5,24 @@ from __future__ import annotations
 import asyncio
 import ssl
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.samples import KEY_A, KEY_B, PROGRAM
+from tests.samples import KEY_B
 from tests.waiting import until
-from tests.yellowstone import Taker, running, source_of
+from tests.yellowstone import Taker, node_of, running, settled, source_of, write
 
 from account_socket.backoff import Backoff
 from account_socket.devnode import Devnode, shipped_recording
 from account_socket.devnode.geyser_relay import Relay
 from account_socket.errors import SettingsError
-from account_socket.model import SYSTEM_PROGRAM, Gap, RawAccount
-from account_socket.sources.recording import Recording
+from account_socket.model import RawAccount
+from account_socket.sources import yellowstone
+from account_socket.sources.geyser_node import MAX_MESSAGE_BYTES
 
 RECORDING = shipped_recording()
 OPEN_WRITES = [write.account for write in RECORDING.writes if write.account.lamports]
-
-
-@asynccontextmanager
-async def node_of(**more: Any) -> AsyncIterator[Devnode]:
-    """Run a node on which only the test writes."""
-    empty = Recording(RECORDING.header, [])
-    async with Devnode(empty, geyser_port=0, geyser=more) as node:
-        node.advance_slots(5)
-        yield node
-
-
-def write(node: Devnode, data: bytes, pubkey: str = KEY_A, slot: int = 0) -> RawAccount:
-    return node.write(RawAccount(pubkey, slot, PROGRAM, 1, data))
-
-
-async def settled(taker: Taker) -> None:
-    """Return once the first slot came whole: from then on nothing is missed."""
-    await until(lambda: taker.gaps)
 
 
 def content(account: RawAccount) -> tuple[object, ...]:
@@ -118,8 +98,12 @@ async def test_a_slot_that_was_cut_in_the_middle_ends_with_its_last_write() -> N
 
 
 @pytest.mark.parametrize("unary", [True, False], ids=["asked before", "told by the stream"])
-@pytest.mark.parametrize("replay_slots", [4, 0], ids=["beyond the window", "replay disabled"])
-async def test_what_cannot_be_replayed_is_a_gap(replay_slots: int, unary: bool) -> None:
+@pytest.mark.parametrize(
+    ("replay_slots", "refusal"),
+    [(4, "OUT_OF_RANGE: broadcast from "), (0, "INTERNAL: from_slot is not supported")],
+    ids=["beyond the window", "replay disabled"],
+)
+async def test_what_cannot_be_replayed_is_a_gap(replay_slots: int, refusal: str, unary: bool) -> None:
     """Beyond the replay window, or without one, streaming goes on and the span is told, with its reason."""
     async with node_of(replay_slots=replay_slots) as node:
         node.geyser.unary = unary
@@ -142,7 +126,7 @@ async def test_what_cannot_be_replayed_is_a_gap(replay_slots: int, unary: bool) 
     gap = taker.gaps[1]
     assert gap.from_slot is not None
     assert known <= gap.from_slot < gap.to_slot
-    assert gap.reason
+    assert gap.reason.startswith(refusal) is not unary
     assert gap.to_slot <= taker.accounts[-1].slot
 
 
@@ -154,12 +138,14 @@ async def test_what_cannot_be_replayed_is_a_gap(replay_slots: int, unary: bool) 
         ("INTERNAL", "lagged to send an update"),
         ("UNAVAILABLE", "server is shutting down try again later"),
         ("INTERNAL", "failed to get replay response"),
+        ("RESOURCE_EXHAUSTED", "rate limit exceeded"),
         ("UNKNOWN", "h2 protocol error"),
         ("OK", ""),
     ],
 )
-async def test_every_end_of_a_stream_is_survived(code: str, text: str) -> None:
+async def test_every_end_of_a_stream_is_survived(code: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """However a node ends a stream, what follows arrives, and what was missed is replayed or told."""
+    monkeypatch.setattr(yellowstone, "LATER_SECONDS", 0.5)
     async with node_of() as node:
         async with running(source_of(node.geyser_url)) as taker:
             await settled(taker)
@@ -263,6 +249,38 @@ async def test_an_account_of_10_megabytes_arrives() -> None:
         assert taker.accounts[0].data == data
 
 
+@pytest.mark.fault
+async def test_a_message_beyond_the_limit_is_a_gap() -> None:
+    """A message that no account needs ends the stream once; the next one begins behind it, and says so."""
+    async with node_of() as node:
+        source = source_of(node.geyser_url)
+        async with running(source) as taker:
+            await settled(taker)
+            node.geyser.say(bytes(MAX_MESSAGE_BYTES + 1))
+            await until(lambda: node.advance_slots(1) or len(taker.gaps) == 2, seconds=20)
+            write(node, b"after")
+            await until(lambda: taker.data == [b"after"], seconds=10)
+    assert "larger than max" in taker.gaps[1].reason
+    assert source.status.reconnects == 1
+
+
+async def test_a_replayed_stream_says_that_nothing_was_missed() -> None:
+    """After a cut that replay made good the source tells that it is back, once, and no gap."""
+    async with node_of() as node:
+        source = source_of(node.geyser_url)
+        back: list[str] = []
+        source.on_resumed = back.append
+        async with running(source) as taker:
+            await settled(taker)
+            assert back == []
+            node.drop_connections()
+            write(node, b"meanwhile")
+            await until(lambda: node.advance_slots(1) or back, seconds=10)
+            await until(lambda: taker.data == [b"meanwhile"])
+            assert back == ["geyser"]
+    assert len(taker.gaps) == 1
+
+
 async def test_gzip_can_be_asked_for() -> None:
     """With compression allowed the same states arrive."""
     async with node_of() as node, running(source_of(node.geyser_url, compression=True)) as taker:
@@ -352,73 +370,6 @@ async def test_a_stream_that_was_given_up_here_is_opened_anew() -> None:
             await until(lambda: taker.data == [b"after"])
 
 
-# ---- closes, filters, forks --------------------------------------------------------------------------------
-
-
-async def test_the_close_of_a_watched_account_is_seen() -> None:
-    """An account that leaves its program is out of the owner's filter; watched, its close arrives."""
-    async with node_of() as node:
-        source = source_of(node.geyser_url)
-        async with running(source) as taker:
-            await settled(taker)
-            write(node, b"a")
-            write(node, b"b", KEY_B)
-            source.watch([KEY_A])
-            await until(lambda: any(len(each.filters.accounts) == 2 for each in node.geyser._streams))
-            node.close_account(KEY_B)
-            node.close_account(KEY_A)
-            await until(lambda: len(taker.accounts) == 3)
-            assert taker.accounts[2].pubkey == KEY_A
-            assert (taker.accounts[2].lamports, taker.accounts[2].owner) == (0, SYSTEM_PROGRAM)
-            assert source.status.reconnects == 0
-            source.watch([])
-            await until(lambda: all(len(each.filters.accounts) == 1 for each in node.geyser._streams))
-
-
-async def test_filters_beyond_the_providers_limit_are_narrowed() -> None:
-    """A node that refuses the watched accounts gets fewer of them, until it takes them; nothing is missed."""
-    async with node_of(max_accounts=3) as node:
-        source = source_of(node.geyser_url)
-        async with running(source) as taker:
-            await settled(taker)
-            source.watch([KEY_A, KEY_B, PROGRAM, SYSTEM_PROGRAM, *[KEY_A] * 8])
-            await until(lambda: source.status.reconnects >= 2, seconds=10)
-            await until(lambda: any(each.filters for each in node.geyser._streams))
-            write(node, b"a")
-            node.advance_slots(2)
-            await until(lambda: taker.data == [b"a"])
-            node.close_account(KEY_A)
-            await until(lambda: taker.accounts[-1].lamports == 0)
-    assert len(taker.gaps) == 1
-
-
-@pytest.mark.parametrize("tell", [True, False], ids=["dead", "a sibling is finalized"])
-async def test_a_fork_that_dies_gives_the_state_before_back(tell: bool) -> None:
-    """When a slot dies, by a status or because a sibling is finalized, the state before it is delivered again."""
-    async with node_of() as node, running(source_of(node.geyser_url)) as taker:
-        await settled(taker)
-        first = write(node, b"lives")
-        node.advance_slots(1)
-        dying = write(node, b"dies")
-        node.abandon_slot(dying.slot, tell=tell)
-        node.advance_slots(40)
-        await until(lambda: len(taker.accounts) == 3, seconds=10)
-        back = taker.accounts[2]
-        assert (back.data, back.slot, back.retracts) == (b"lives", first.slot, dying.slot)
-
-
-async def test_a_fork_that_dies_with_an_unknown_account_is_a_gap() -> None:
-    """A state before that was never seen is told as a gap around the dead slot."""
-    async with node_of() as node, running(source_of(node.geyser_url)) as taker:
-        await settled(taker)
-        dying = write(node, b"dies")
-        node.abandon_slot(dying.slot)
-        await until(lambda: len(taker.gaps) == 2)
-        gap = taker.gaps[1]
-        assert gap == Gap("geyser", None, gap.to_slot, gap.reason)
-        assert gap.to_slot > dying.slot
-
-
 # ---- TLS ---------------------------------------------------------------------------------------------------
 
 
@@ -455,23 +406,3 @@ async def test_tls_with_the_systems_roots(tmp_path: Path, monkeypatch: pytest.Mo
             write(node, b"a")
             await until(lambda: taker.data == [b"a"])
         await front.stop()
-
-
-async def test_a_slots_level_is_told_behind_what_the_slot_wrote() -> None:
-    """While the writes of a slot are not taken yet, nobody hears that it is confirmed."""
-    async with node_of() as node:
-        source = source_of(node.geyser_url)
-        levels: list[tuple[int, str]] = []
-        source.on_slot = lambda slot, level: levels.append((slot, level))
-        async with running(source) as taker:
-            await settled(taker)
-            taker.gate.clear()
-            write(node, b"holds the taker up")
-            await until(lambda: taker.accounts)
-            written = write(node, b"waits")
-            node.advance_slots(3)
-            await until(lambda: (source.status.tip_slot or 0) >= written.slot + 3)
-            assert written.slot not in dict(levels)
-            taker.gate.set()
-            await until(lambda: (written.slot, "confirmed") in levels)
-            assert taker.data[-1] == b"waits"

@@ -21,6 +21,7 @@ from account_socket.errors import SettingsError
         ("sqlite://data/account.db", "data/account.db", "rwc"),
         ("sqlite:./account.db", "account.db", "rwc"),
         ("sqlite:///var/lib/account.db", "/var/lib/account.db", "rwc"),
+        ("sqlite:////var/lib/account.db", "/var/lib/account.db", "rwc"),
         ("sqlite:/var/lib/account.db", "/var/lib/account.db", "rwc"),
         ("sqlite:account.db?mode=rwc", "account.db", "rwc"),
         ("sqlite:account.db?mode=rw", "account.db", "rw"),

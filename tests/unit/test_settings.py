@@ -207,6 +207,9 @@ def test_http_url_is_shared_when_given() -> None:
     flags = {"RPC_URL": "ws://a:8900,wss://b"}
     assert load(flags, env_file=None).rpc_http_urls == ("http://a:8899", "https://b")
     assert load({**flags, "RPC_HTTP_URL": "http://c"}, env_file=None).rpc_http_urls == ("http://c", "http://c")
+    alone = {"GEYSER_URL": "http://g:1"}
+    assert load(alone, env_file=None).rpc_http_urls == ()
+    assert load({**alone, "RPC_HTTP_URL": "http://c"}, env_file=None).rpc_http_urls == ("http://c",)
 
 
 def test_redis_default_is_not_a_choice() -> None:

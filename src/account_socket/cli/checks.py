@@ -31,8 +31,9 @@ MEGABYTE = 2**20
 
 def checks(settings: Settings) -> Iterator[tuple[str, Check]]:
     """Yield the name and the function of each check, in the order in which they make sense."""
-    for number, (ws_url, http_url) in enumerate(zip(settings.rpc_url, settings.rpc_http_urls, strict=True)):
-        yield f"RPC WebSocket {number}", partial(check_websocket, ws_url)
+    for number, http_url in enumerate(settings.rpc_http_urls):
+        if settings.rpc_url:
+            yield f"RPC WebSocket {number}", partial(check_websocket, settings.rpc_url[number])
         yield f"RPC HTTP {number}", partial(check_http, http_url, settings)
     if settings.geyser_url:
         yield "Yellowstone gRPC", partial(check_geyser, settings.geyser_url, settings)

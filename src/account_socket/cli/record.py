@@ -134,7 +134,7 @@ class Session:
         programs = list(load_programs().programs)
         rpcs = make_rpcs(settings)
         header = RecordingHeader(
-            content="frames" if rpcs else "geyser",
+            content="frames" if settings.rpc_url else "geyser",
             program=programs[0] if len(programs) == 1 else None,
             genesis_hash=await _genesis_hash(rpcs),
             commitment=settings.commitment,

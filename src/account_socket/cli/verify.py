@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 SAMPLE = 100
 PAGE = 1_000
 TELL_SECONDS = 5.0
+FIRST_SECONDS = 5.0
+"""For the node's first answer: whether it is there at all."""
+
 MAX_VALUE_CHARACTERS = 90
 MAX_UNKNOWN_TOLD = 20
 _USED = frozenset({"RPC_URL", "RPC_HTTP_URL", "RPC_MAX_RPS", "COMMITMENT", "DATABASE_URL"})
@@ -106,7 +109,7 @@ async def _verify(
 async def _check_cluster(stored: StoredAccounts, rpc: RpcHttp) -> None:
     """Raise WrongClusterError where the node is of another cluster than the database."""
     known = await asyncio.to_thread(stored.genesis_hash)
-    genesis_hash = await rpc.get_genesis_hash()
+    genesis_hash = await rpc.get_genesis_hash(deadline=FIRST_SECONDS)
     if known not in {None, genesis_hash}:
         raise WrongClusterError(
             f"the database belongs to the cluster with genesis hash {known}, the node to {genesis_hash}",

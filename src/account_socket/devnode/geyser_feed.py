@@ -65,6 +65,7 @@ class Feed:
         self._replay_slots = replay_slots
         self._now = now
         self._slots: dict[int, _Slot] = {}
+        self._rising: dict[int, _Slot] = {}  # those of them that may still come to another level
         self._write_version = 0
         self.subscribers: dict[Subscriber, None] = {}
         self.updates = 0
@@ -73,7 +74,7 @@ class Feed:
 
     def create(self, slot: int, parent: int) -> None:
         """Take a new slot that descends from `parent`."""
-        found = self._slots[slot] = _Slot(slot, parent, writes=[])
+        found = self._open(slot, parent)
         self._tell_status(found, pb.SLOT_CREATED_BANK)
         self._forget()
 
@@ -86,7 +87,7 @@ class Feed:
         )
         slot = self._slots.get(account.slot)
         if slot is None:
-            slot = self._slots[account.slot] = _Slot(account.slot, account.slot - 1, writes=[])
+            slot = self._open(account.slot, account.slot - 1)
         slot.writes.append(written)
         self._tell_write(slot, written)
 
@@ -109,22 +110,25 @@ class Feed:
     def settle(self, frozen: int) -> None:
         """Take that nothing more is written in slots up to `frozen`."""
         for level, distance in ((pb.PROCESSED, 0), (pb.CONFIRMED, 1), (pb.FINALIZED, FINAL_DISTANCE)):
-            for number in sorted(self._slots):
-                slot = self._slots[number]
+            for number in sorted(self._rising):
+                slot = self._rising[number]
                 if number > frozen - distance:
                     break
-                if slot.level < level and not slot.dead:
+                if slot.level < level:
                     self._raise(slot, level)
 
     def abandon(self, slot: int, *, tell: bool) -> None:
         """Let a slot die. `tell`: with a status of its own."""
         found = self._slots[slot]
         found.dead = True
+        self._rising.pop(slot, None)
         if tell:
             self._tell_status(found, pb.SLOT_DEAD)
 
     def _raise(self, slot: _Slot, level: int) -> None:
         slot.level = level
+        if level == pb.FINALIZED:
+            del self._rising[slot.number]
         for subscriber in self.subscribers:
             filters = subscriber.filters
             if filters is not None and filters.level == level and level > pb.PROCESSED:
@@ -132,9 +136,15 @@ class Feed:
                     self._tell_account(subscriber, filters, account)
         self._tell_status(slot, level)
 
+    def _open(self, slot: int, parent: int) -> _Slot:
+        found = self._slots[slot] = self._rising[slot] = _Slot(slot, parent, writes=[])
+        return found
+
     def _forget(self) -> None:
         while len(self._slots) > _KEPT_SLOTS:
-            del self._slots[min(self._slots)]
+            oldest = min(self._slots)
+            del self._slots[oldest]
+            self._rising.pop(oldest, None)
 
     # ---- who is told ---------------------------------------------------------------------------------------
 

@@ -60,13 +60,13 @@ class Notes(msgspec.Struct):
     Attributes:
         covered: every write up to this slot is in the store, None where nobody knows.
         doubtful: there may be older states in it that are wrong: they were not re-read after some interruption.
-        filled: every account of the programs was read once.
+        filled: the programs of which every account was read once.
         readings: program → what was read of it in a reading that did not end.
     """
 
     covered: int | None = None
     doubtful: bool = True
-    filled: bool = False
+    filled: list[str] = []
     readings: dict[str, Reading] = {}
 
 
@@ -77,6 +77,7 @@ class Backfill:
         nodes: read single accounts.
         listers: list whole programs, in the order in which they are asked; none: there is no node to ask.
         admit: the pipeline's entrance for what nobody waits for.
+        settled: returns when all that was admitted until then is in the store.
         follows: whether upstream is read and committed without interruption now.
         tip: the newest slot that upstream confirmed.
         show: see `Progress`.
@@ -98,6 +99,7 @@ class Backfill:
         nodes: Nodes,
         listers: Sequence[ProgramAccounts],
         admit: Deliver,
+        settled: Callable[[], Awaitable[None]],
         follows: Callable[[], bool],
         tip: Callable[[], int | None],
         show: Callable[[Progress], None] | None = None,
@@ -113,6 +115,7 @@ class Backfill:
         self._nodes = nodes
         self._listers = listers
         self._admit = admit
+        self._settled = settled
         self._follows = follows
         self._tip = tip
         self._wanted = asyncio.Event()
@@ -135,7 +138,11 @@ class Backfill:
     @property
     def complete(self) -> bool:
         """Whether every account of the programs is in the store, as far as anybody knows."""
-        return self.mode == "all" and self._notes.filled and self._current
+        return self.mode == "all" and self._filled and self._current
+
+    @property
+    def _filled(self) -> bool:
+        return all(program.program in self._notes.filled for program in self._programs)
 
     @property
     def _current(self) -> bool:
@@ -191,7 +198,7 @@ class Backfill:
     def _due(self) -> Callable[[], Awaitable[None]] | None:
         if self._gaps.open or not self._gaps.opened:
             return None  # the accounts with subscribers come first; and nothing is read before upstream is
-        if not self._current or (self.mode == "all" and not self._notes.filled):
+        if not self._current or (self.mode == "all" and not self._filled):
             return self._catch_up
         now = time.monotonic()
         if self.mode != "subscribed" and now - self._swept_at >= SWEEP_SECONDS:
@@ -218,7 +225,7 @@ class Backfill:
         opened, floor = self._gaps.opened, self._gaps.end
         self._skipped = 0
         reliable = await self._read_changes(floor)
-        if self.mode == "all" and not (reliable and self._notes.filled):
+        if self.mode == "all" and not (reliable and self._filled):
             await self._read_whole(floor)
             reliable = True
         elif self.mode == "known" and not reliable:
@@ -240,7 +247,7 @@ class Backfill:
             return True
         covered = self._notes.covered
         reachable = covered is not None and covered >= floor - REACH_SLOTS
-        if covered is None or not reachable or (self.mode == "all" and not self._notes.filled):
+        if covered is None or not reachable or (self.mode == "all" and not self._filled):
             return False
         for program in self._programs:
             node = await self._node_with_pages(program)
@@ -259,7 +266,7 @@ class Backfill:
     async def _read_whole(self, floor: int) -> None:
         pubkeys = KeySet()
         slots = [await self._read_program(program, pubkeys, floor) for program in self._programs]
-        self._notes.filled = True
+        self._notes.filled = [program.program for program in self._programs]
         self._notes.readings.clear()
         at = min((slot for slot in slots if slot is not None), default=None)
         if at is None or None in slots:
@@ -308,6 +315,7 @@ class Backfill:
 
     async def _known(self) -> AsyncIterator[tuple[str, Mark]]:
         """Yield every account of the store with its newest mark."""
+        await self._settled()
         async for page in self._store.marks():
             for pubkey, stored in page:
                 yield pubkey, self._ordering.mark(pubkey) or stored

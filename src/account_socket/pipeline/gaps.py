@@ -53,6 +53,7 @@ class Gaps:
     healed: int = 0
     covered: int = 0
     _unbroken_since: dict[str, int] = field(default_factory=dict)
+    _lost_since: dict[str, int] = field(default_factory=dict)
 
     def report(self, gap: Gap) -> OpenGap | None:
         """Take a gap that a source tells of; return it if it has to be healed."""
@@ -63,6 +64,7 @@ class Gaps:
             if source != gap.source
         )
         self._unbroken_since[gap.source] = gap.to_slot
+        self._lost_since.pop(gap.source, None)
         if covered:
             self.covered += 1
             return None
@@ -79,8 +81,16 @@ class Gaps:
         return opened
 
     def lost(self, source: str) -> None:
-        """Take that a source broke off: it covers no other's gap until it reports its own."""
-        self._unbroken_since.pop(source, None)
+        """Take that a source broke off: it covers no other's gap until it reports its own, or `resumed`."""
+        since = self._unbroken_since.pop(source, None)
+        if since is not None:
+            self._lost_since[source] = since
+
+    def resumed(self, source: str) -> None:
+        """Take that a source is back and what it missed is replayed to it: as if it had not broken off."""
+        since = self._lost_since.pop(source, None)
+        if since is not None:
+            self._unbroken_since[source] = since
 
     def close(self, opened: OpenGap, *, everything: bool) -> None:
         """

@@ -35,7 +35,7 @@ class Healer:
     Args:
         known: whether anything is known that a gap could make doubtful.
         subscribed: the accounts that clients are subscribed to now.
-        reread: see `Reread`.
+        reread: see `Reread`; None where there is no node to ask: a gap that no source covers stays open then.
         admit: the pipeline's entrance.
         told: called after a gap was reported, and when the accounts with subscribers were re-read after one.
     """
@@ -46,7 +46,7 @@ class Healer:
         *,
         known: Callable[[], bool],
         subscribed: Callable[[], Iterable[str]],
-        reread: Reread,
+        reread: Reread | None,
         admit: Deliver,
         told: Callable[[], None] = lambda: None,
     ) -> None:
@@ -62,8 +62,9 @@ class Healer:
 
     def recheck(self, pubkeys: Iterable[str]) -> None:
         """Take accounts to be re-read if somebody is subscribed to them."""
-        self._doubtful.update(pubkeys)
-        self._wanted.set()
+        if self._reread is not None:
+            self._doubtful.update(pubkeys)
+            self._wanted.set()
 
     def report(self, gap: Gap) -> None:
         """Take a gap that a source tells of."""
@@ -84,11 +85,15 @@ class Healer:
                 to_slot=gap.to_slot,
                 reason=gap.reason,
             )
+            if self._reread is None:
+                opened.error = "there is no node to ask: RPC_URL is not set"
             self._wanted.set()
         self._told()
 
     async def run(self) -> None:
         """Heal until cancelled; a node that cannot be asked is asked again for ever."""
+        if self._reread is None:
+            await asyncio.Event().wait()
         backoff = Backoff(*RETRY_SECONDS)
         while True:
             await self._wanted.wait()
@@ -123,6 +128,7 @@ class Healer:
         self._told()
 
     async def _read_again(self, pubkeys: Sequence[str], to_slot: int) -> None:
+        assert self._reread is not None, "without a node nothing is healed"
         for at in range(0, len(pubkeys), PAGE):
             page = pubkeys[at : at + PAGE]
             slot, accounts = await self._reread(page, to_slot)

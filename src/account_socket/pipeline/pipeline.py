@@ -34,6 +34,7 @@ PATIENCE_TICKS = 10
 ADMIT_AT_ONCE = 50
 """States decoded at a stretch (some 2 ms), then everybody else has a turn of the loop."""
 LEISURE_ADMIT = 64
+SETTLED_SECONDS = 0.02
 TURN_SECONDS = 0.0015
 """Publishing gives the loop back after this long, so that no connection waits for a large group."""
 LINGER_SECONDS = 0.001
@@ -117,6 +118,12 @@ class Pipeline:
             began = time.monotonic()
             await self.admit(batch[at : at + LEISURE_ADMIT])
             await asyncio.sleep(time.monotonic() - began)  # the loop is others' as long as it was this one's
+
+    async def settled(self) -> None:
+        """Return when all that was admitted until now is in the store."""
+        last = self._ordering.next_id - 1
+        while self._committed_id < last:  # noqa: ASYNC110  (rare, and nobody waits for it)
+            await asyncio.sleep(SETTLED_SECONDS)
 
     async def recall(self, pubkeys: Iterable[str]) -> None:
         """Have the order of these accounts in memory: what the store remembers of them is read."""

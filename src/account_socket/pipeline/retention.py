@@ -10,18 +10,16 @@ from time import monotonic
 import structlog
 
 from account_socket.errors import StoreError
+from account_socket.logs import Seldom
 from account_socket.pipeline.wall_clock import WallClock
-from account_socket.store.base import Store
+from account_socket.store.base import MAX_ACCOUNTS, Store, accounts_at_once
 
 CHECK_SECONDS = 10.0
 BATCH = 500
 PAUSE_SECONDS = 0.05
 
 ROWS_BATCH = 5_000
-MAX_ACCOUNTS = 1_000
-MAX_LOOKED_AT = 1_000_000
-"""Rows found at once, among how many accounts, by reading how many entries of an index: rows that lie side by side
-cost half as much to delete together."""
+"""Rows beyond what an account keeps that are found at once."""
 
 FREE_SHARE = 0.2
 MIN_FREE_BYTES = 16 * 2**20
@@ -53,10 +51,11 @@ class Retention:
         self._store = store
         self._keep_days = keep_days
         self._keep_rows = keep_rows
-        self._page = max(1, min(MAX_ACCOUNTS, MAX_LOOKED_AT // max(1, keep_rows)))
+        self._page = accounts_at_once(keep_rows or 1)
         self._reserve_bytes = reserve_bytes
         self._write_history = write_history
         self._clock = WallClock()
+        self._tries = Seldom(log)
         self.writing = True
         self.pruned = 0
         self._due: list[str] = []
@@ -83,7 +82,7 @@ class Retention:
             try:
                 more = await step()
             except StoreError as error:
-                log.warning("old history not deleted", error=str(error), hint=error.hint)
+                self._tries.warning("old history not deleted", error=str(error), hint=error.hint)
                 return
             if more:
                 await asyncio.sleep(max(PAUSE_SECONDS, monotonic() - started))

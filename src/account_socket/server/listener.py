@@ -311,6 +311,7 @@ class Listener:
         add("account_socket_messages", "Messages put out for clients", "counter", lambda: hub.messages)
         add("account_socket_messages_sent", "Messages written to clients", "counter", lambda: clients.sent)
         add("account_socket_messages_conflated", "Messages replaced by newer", "counter", lambda: clients.conflated)
+        add("account_socket_tasks", "Tasks of the event loop", "gauge", lambda: len(asyncio.all_tasks()))
         metrics.add_histogram("account_socket_loop_lag_seconds", "How late the event loop is", self.lag)
         tally = clients.tally
         add("account_socket_requests", "Requests understood", "counter", lambda: tally.requests, label="action")

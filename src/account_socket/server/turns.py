@@ -14,7 +14,7 @@ from time import monotonic
 
 TURN_SECONDS = 0.0005
 """How long all clients' input together may occupy the loop at a stretch."""
-REST_SECONDS = 0.002
+REST_SECONDS = 0.001
 """Then input waits this long: commits and the fan-out have the loop to themselves."""
 
 

@@ -44,6 +44,8 @@ class Datasource(ABC):
         name: short, unique among the datasources of a process, without secrets (`rpc-0`).
         on_gap: told of each span in which writes may have been missed, once the source is subscribed again (also
             after its first connection, with `from_slot` None). Writes from `to_slot` on are delivered.
+        on_resumed: told the source's name when it is back after an interruption and misses nothing; only by sources
+            whose node replays.
         on_doubt: told of accounts whose newest state a fork may have taken back, where only the node can tell.
         on_slot: told that a slot came to a level above the datasource's commitment (`confirmed`, `finalized`), once
             all that the slot wrote was delivered; only by sources whose node tells, perhaps more than once.
@@ -52,6 +54,7 @@ class Datasource(ABC):
     name: str
     status: SourceStatus
     on_gap: Callable[[Gap], None] = staticmethod(lambda _: None)
+    on_resumed: Callable[[str], None] = staticmethod(lambda _: None)
     on_doubt: Callable[[Collection[str]], None] = staticmethod(lambda _: None)
     on_slot: Callable[[int, str], None] = staticmethod(lambda _slot, _level: None)
 

@@ -17,8 +17,8 @@ import grpc
 import structlog
 from grpc.aio import EOF, AioRpcError
 
-from account_socket.model import Gap, RawAccount
-from account_socket.sources.base import Deliver, SourceStatus
+from account_socket.model import RawAccount
+from account_socket.sources.base import Datasource, Deliver
 from account_socket.sources.geyser import Then, after, ping_request
 from account_socket.sources.geyser_session import GeyserSession
 from account_socket.sources.slot_tip import SlotTip
@@ -54,6 +54,7 @@ class GeyserConnection:
 
     Args:
         call: the Subscribe call, whose first request was written.
+        source: the datasource whose stream it is; its callbacks are told, its status is brought up to date.
         filters: returns the request that carries all filters as they should be now; takes where to replay from.
 
     Attributes:
@@ -68,13 +69,10 @@ class GeyserConnection:
         session: GeyserSession,
         tip: SlotTip,
         *,
-        name: str,
-        status: SourceStatus,
+        source: Datasource,
         scrub: Callable[[str], str],
         filters: Callable[[int | None], bytes],
         ask_slot: AskSlot,
-        on_gap: Callable[[Gap], None],
-        on_slot: Callable[[int, str], None],
         stale_slot_seconds: float,
         tap: Tap | None = None,
     ) -> None:
@@ -82,14 +80,12 @@ class GeyserConnection:
         self._tap = tap
         self._session = session
         self._tip = tip
-        self._name = name
-        self._status = status
+        self._source = source
+        self._status = source.status
         self._scrub = scrub
         self._filters = filters
         self._filters_changed = False
         self._ask_slot = ask_slot
-        self._on_gap = on_gap
-        self._on_slot = on_slot
         self._stale_seconds = stale_slot_seconds
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -183,7 +179,7 @@ class GeyserConnection:
             if self._connected_at is None:
                 self._connected_at = monotonic()
                 status.connected = True
-                log.info("upstream connected", source=self._name, slot=self._tip.tip)
+                log.info("upstream connected", source=self._source.name, slot=self._tip.tip)
         status.tip_slot, status.tip_at = self._tip.tip, self._tip.tip_at
         for kind, detail in session.odd:
             self._count(kind, detail)
@@ -191,7 +187,10 @@ class GeyserConnection:
         gaps = session.gaps.copy()
         session.gaps.clear()
         for gap in gaps:
-            self._on_gap(gap)
+            self._source.on_gap(gap)
+        if session.resumed:
+            session.resumed = False
+            self._source.on_resumed(self._source.name)
         if session.doubtful_slot is not None or session.replay_from is not None or session.outgoing:
             self._outgoing.set()
 
@@ -199,7 +198,7 @@ class GeyserConnection:
         self._status.odd[kind] += 1
         if kind not in self._logged:
             self._logged.add(kind)
-            log.warning("odd upstream update", source=self._name, kind=kind, detail=self._scrub(detail))
+            log.warning("odd upstream update", source=self._source.name, kind=kind, detail=self._scrub(detail))
 
     # ---- on ------------------------------------------------------------------------------------------------
 
@@ -215,6 +214,7 @@ class GeyserConnection:
             ahead = session.slot_ahead
             accounts = session.take_accounts()
             levels, session.levels = session.levels, []
+            doubts, session.doubts = session.doubts, []
             self._room.set()
             if ahead:
                 accounts = await self._judge(accounts)
@@ -223,7 +223,9 @@ class GeyserConnection:
                 status.last_update_slot = accounts[-1].slot
                 await deliver(accounts)
             for slot, level in levels:
-                self._on_slot(slot, level)
+                self._source.on_slot(slot, level)
+            if doubts:
+                self._source.on_doubt(doubts)
             self._take_rate(len(accounts))
 
     def _take_rate(self, handed_over: int) -> None:

@@ -44,8 +44,11 @@ class GeyserSession:
         replay_from: a slot to ask a second replay from, or None: it was in the making when the stream began, so that
             neither the first replay nor the stream brought its first writes.
         slot_ahead: an account waits whose slot lies beyond what the tip allows.
-        outgoing, gaps, odd, levels: requests to send, what was missed, what was odd (kind, detail), and which slots
-            came to which level above the stream's, since the caller last emptied them.
+        resumed: the node replays all that was missed since the stream before.
+        outgoing, gaps, odd: requests to send, what was missed, and what was odd (kind, detail), since the caller last
+            emptied them.
+        levels, doubts: which slots came to which level above the stream's, and of which accounts a fork took the only
+            state that was seen. They count once the accounts that wait were handed over.
     """
 
     def __init__(
@@ -85,6 +88,8 @@ class GeyserSession:
         self.gaps: list[Gap] = []
         self.odd: list[tuple[str, str]] = []
         self.levels: list[tuple[int, str]] = []
+        self.doubts: list[str] = []
+        self.resumed = False
         tip.new_connection()
 
     @property
@@ -94,8 +99,8 @@ class GeyserSession:
 
     @property
     def waiting(self) -> bool:
-        """Whether accounts, or levels of slots, wait to be handed over."""
-        return bool(self._accounts or self.levels)
+        """Whether accounts, levels of slots or doubts wait to be handed over."""
+        return bool(self._accounts or self.levels or self.doubts)
 
     def take_accounts(self) -> list[RawAccount]:
         """Return the accounts that have arrived, in their order, and make room."""
@@ -235,6 +240,7 @@ class GeyserSession:
                 self._overlap = None
                 continuity.begins_after(slot)
                 return
+            self.resumed = True
         if self._awaited is not None and slot > self._awaited:
             self._held.append(slot)
             return
@@ -280,5 +286,5 @@ class GeyserSession:
         if retraction.unknown:
             count = len(retraction.unknown)
             reason = f"slot {retraction.slot} died; {count} accounts that it wrote were not seen before"
-            # From None: another upstream that read all the while does not know what the fork took along either.
+            self.doubts += retraction.unknown
             self._report_gap(None, max(self._newest_slot, retraction.slot) + 1, reason)

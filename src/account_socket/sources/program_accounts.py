@@ -23,7 +23,7 @@ from account_socket.model import Origin, RawAccount
 from account_socket.sources.account_json import AccountReader, OddAccountError
 from account_socket.sources.account_stream import AccountStream
 from account_socket.sources.rpc_answer import nonsense
-from account_socket.sources.rpc_http import ENCODINGS, RpcHttp, may_mean_encoding
+from account_socket.sources.rpc_http import ENCODINGS, SLOT_NOT_REACHED, SLOT_SECONDS, RpcHttp, may_mean_encoding
 from account_socket.sources.slot_tip import ACCOUNT_AHEAD_SLOTS
 
 PAGE_ACCOUNTS = 5_000
@@ -32,6 +32,8 @@ MAX_PAGES = 200_000
 MAX_EMPTY_PAGES = 1_000
 """In a row: an empty page is not the end, but an end there must be."""
 ATTEMPTS = 4
+SLOT_PATIENCE_SECONDS = 15.0
+"""How long a node may take to come to the slot that was asked for."""
 
 Take = Callable[[list[RawAccount]], Awaitable[None]]
 """Takes what has arrived; returns when there is room for more."""
@@ -102,9 +104,7 @@ class ProgramAccounts:
             config["dataSlice"] = {"offset": 0, "length": head_bytes}
         if at_least:
             config["minContextSlot"] = at_least
-        page = await self._ask(_LIST, program, config, take)
-        self._judge_recent(page.slot, at_least)
-        return page.slot
+        return (await self._ask(_LIST, program, config, take, at_least=at_least)).slot
 
     async def find_pages(self, program: str) -> bool:
         """Return whether the node offers getProgramAccountsV2; asked until it can tell, then remembered."""
@@ -163,35 +163,42 @@ class ProgramAccounts:
         while True:
             attempts -= 1
             try:
-                page = await self._ask(_PAGES, program, config, take, most=PAGE_ACCOUNTS)
-                self._judge_recent(page.slot, at_least)
+                return await self._ask(_PAGES, program, config, take, at_least=at_least, most=PAGE_ACCOUNTS)
             except RpcError as error:
                 if not error.retryable or not attempts:
                     raise
                 await asyncio.sleep(max(backoff.next(), error.retry_after or 0.0))
-            else:
-                return page
 
     # ---- one answer ----------------------------------------------------------------------------------------
 
     async def _ask(
-        self, method: str, program: str, config: dict[str, Any], take: Take, *, most: int | None = None
+        self,
+        method: str,
+        program: str,
+        config: dict[str, Any],
+        take: Take,
+        *,
+        at_least: int = 0,
+        most: int | None = None,
     ) -> Page:
-        """Ask in the dialect that the node understood last, else in the next simpler one."""
+        """Ask in the dialect that the node understood last, else in the next simpler one; wait for `at_least`."""
         dialects = self._dialects[method]
+        ends = monotonic() + SLOT_PATIENCE_SECONDS
         while True:
+            asked = {"commitment": self.rpc.commitment, **config, **dialects[0]}
             try:
-                asked = {"commitment": self.rpc.commitment, **config, **dialects[0]}
-                return await self._listen(method, [program, asked], take, most)
+                return await self._listen(method, [program, asked], take, at_least, most)
             except RpcError as error:
                 if len(dialects) > 1 and may_mean_encoding(error):
                     del dialects[0]
-                    continue
-                if not error.retryable:
-                    error.hint = error.hint or _HINTS.get(error.code, _OTHER_NODE)
-                raise
+                elif error.code == SLOT_NOT_REACHED and monotonic() < ends:
+                    await asyncio.sleep(SLOT_SECONDS)
+                else:
+                    if not error.retryable:
+                        error.hint = error.hint or _HINTS.get(error.code, _OTHER_NODE)
+                    raise
 
-    async def _listen(self, method: str, params: list[Any], take: Take, most: int | None) -> Page:
+    async def _listen(self, method: str, params: list[Any], take: Take, at_least: int, most: int | None) -> Page:
         """Ask once. Without a context the accounts have the slot before: they are as they were then, or later."""
         before = None if self._tells_slots else await self.rpc.get_slot(commitment=self.rpc.commitment)
         stream = AccountStream()
@@ -205,10 +212,12 @@ class ProgramAccounts:
                 if items:
                     slot = self._slot_of(stream, before)
                     if not judged:
-                        await self._judge_possible(slot)
+                        await self._judge(slot, at_least)
                         judged = True
                     await take(self._accounts(items, params[0], slot))
-        return Page(self._slot_of(stream, before), stream.next_key, count)
+        slot = self._slot_of(stream, before)
+        await self._judge(slot, at_least)
+        return Page(slot, stream.next_key, count)
 
     def _slot_of(self, stream: AccountStream, before: int | None) -> int:
         if stream.slot is not None:
@@ -236,15 +245,13 @@ class ProgramAccounts:
         self._reader.known.clear()  # all of them are new; what they would be looked up for happens elsewhere
         return accounts
 
-    async def _judge_possible(self, slot: int) -> None:
-        """Raise RpcError if an answer lies beyond what the upstreams confirm."""
+    async def _judge(self, slot: int, at_least: int) -> None:
+        """Raise RpcError if an answer lies beyond what the upstreams confirm, or is older than was asked for."""
+        if slot < at_least:
+            raise RpcError(f"{self.rpc!r} is at slot {slot}, behind {at_least}", code=SLOT_NOT_REACHED, retryable=True)
         tip = self._tip() or await self.rpc.get_slot()
         if slot > tip + ACCOUNT_AHEAD_SLOTS:
             raise RpcError(f"{self.rpc!r} tells of slot {slot}, its tip is {tip}", code=0, retryable=True)
-
-    def _judge_recent(self, slot: int, at_least: int) -> None:
-        if slot < at_least:
-            raise RpcError(f"{self.rpc!r} is at slot {slot}, behind {at_least}", code=0, retryable=True)
 
 
 async def _leave(_: list[RawAccount]) -> None:

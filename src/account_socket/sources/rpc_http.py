@@ -39,7 +39,7 @@ IDLE_SECONDS = 60.0
 _OK = 200
 
 _INVALID_PARAMS = -32602
-_SLOT_NOT_REACHED = -32016
+SLOT_NOT_REACHED = -32016
 SLOT_SECONDS = 0.4
 _UNHEALTHY = -32005
 _TOO_MANY_REQUESTS = 429
@@ -237,7 +237,7 @@ class RpcHttp:
             if failure.retry_after is not None:
                 self._resumes_at = monotonic() + failure.retry_after
             wait = max(backoff.next(), failure.retry_after or 0.0)
-            if failure.code == _SLOT_NOT_REACHED:
+            if failure.code == SLOT_NOT_REACHED:
                 attempts += 1
                 wait = SLOT_SECONDS / 2
             if not failure.retryable or not attempts or monotonic() + wait >= ends:

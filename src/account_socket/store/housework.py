@@ -11,6 +11,7 @@ from pathlib import Path
 from time import perf_counter, sleep
 
 from account_socket.errors import StoreError
+from account_socket.store.base import accounts_at_once
 from account_socket.store.connection import connect_reader, connect_writer
 from account_socket.store.lock import take_lock
 from account_socket.store.pruning import (
@@ -25,7 +26,6 @@ from account_socket.store.schema import check_current
 from account_socket.store.sqlite_errors import store_error
 from account_socket.store.summary import check_exists
 
-ACCOUNTS_PAGE = 100
 ROWS_PAGE = 5_000
 CHECKPOINT_PAGES = 1_000
 """Without a server nobody else copies the WAL into the database."""
@@ -73,9 +73,13 @@ def _prune(connection: sqlite3.Connection, before: str | None, keep: int | None)
                 rows = delete_before(connection, before, MAX_ROWS)
             yield rows
     after = ""
-    while keep is not None and (page := select_accounts(connection, after, ACCOUNTS_PAGE)):
+    page_length = accounts_at_once(keep or 1)
+    while keep is not None and (page := select_accounts(connection, after, page_length)):
         after = page[-1]
-        while ids := sorted(select_excess(connection, page, keep, ROWS_PAGE)):
+        more = True
+        while more:
+            ids = sorted(select_excess(connection, page, keep, ROWS_PAGE))
+            more = len(ids) == ROWS_PAGE  # what a server adds meanwhile is not chased
             for start in range(0, len(ids), MAX_ROWS):
                 with _pause():
                     rows = delete_rows(connection, ids[start : start + MAX_ROWS])

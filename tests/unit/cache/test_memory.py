@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from tests.samples import update
 
 from account_socket.cache.memory import MemoryCache
+from account_socket.model import Origin
 
 
 class Clock:
@@ -54,3 +55,11 @@ def test_it_stays_bounded(puts: list[tuple[str, int]], max_entries: int, max_byt
         assert numbers["entries"] <= max_entries
         assert numbers["bytes"] <= max_bytes
         assert numbers["bytes"] == sum(len(entry.account_json) for entry in cache._entries.values())
+
+
+async def test_what_was_only_re_read_pushes_nothing_out() -> None:
+    """A re-read replaces a value that is there, and is no reason to keep one that is not."""
+    cache = MemoryCache(ttl=10)
+    cache.put([update(1, "a")])
+    cache.put([update(2, "a", origin=Origin.REREAD), update(3, "b", origin=Origin.REREAD)])
+    assert {pubkey: state.id for pubkey, state in (await cache.get(["a", "b"])).items()} == {"a": 2}

@@ -325,3 +325,15 @@ def test_no_interleaving_sends_anything_older_twice_or_stale(steps: Sequence[Ste
             if key in keys and key in world.stored:
                 assert ids[-1] == world.stored[key].id
     assert world.hub.subscriptions == sum(map(len, world.subscribed))
+
+
+def test_what_was_only_re_read_is_not_kept_in_memory() -> None:
+    """A backfill does not push out what clients ask for; an account that is there already stays the newest."""
+    hub = Hub(schedule=lambda _: None, load=lambda _: None)
+    hub.publish(update(1, KEY_A))
+    hub.publish(update(2, KEY_A, origin=Origin.REREAD))
+    hub.publish(update(3, KEY_B, origin=Origin.REREAD))
+    newest = hub.newest(KEY_A)
+    assert newest is not None
+    assert newest.id == 2
+    assert hub.newest(KEY_B) is None

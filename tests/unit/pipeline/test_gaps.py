@@ -36,6 +36,22 @@ def test_a_source_that_came_back_too_late_or_is_gone_covers_nothing() -> None:
     assert gaps.report(gap("a", 25, 30)) is not None
 
 
+def test_a_source_that_resumed_covers_as_if_it_had_not_been_lost() -> None:
+    """What replay made good covers others' gaps from where the source began; a gap of its own begins anew."""
+    gaps = Gaps()
+    gaps.close(gaps.report(gap("a", None, 1)), everything=True)
+    gaps.lost("a")
+    gaps.resumed("a")
+    assert gaps.report(gap("b", 10, 20)) is None
+    gaps.lost("a")
+    gaps.lost("a")
+    gaps.report(gap("a", 25, 30))
+    gaps.resumed("a")
+    gaps.resumed("nobody")
+    assert set(gaps.names()) == {"a", "b"}
+    assert gaps.report(gap("b", 28, 40)) is not None
+
+
 def test_healing_for_subscribers_only_leaves_the_rest_doubtful() -> None:
     """Only when everything was re-read are all states trusted again."""
     gaps = Gaps()

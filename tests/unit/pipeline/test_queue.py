@@ -4,7 +4,7 @@ import asyncio
 
 from tests.samples import KEY_A, KEY_B, update
 
-from account_socket.pipeline.queue import GROUP_UPDATES, CommitQueue
+from account_socket.pipeline.queue import CALM_UPDATES, GROUP_UPDATES, CommitQueue
 
 
 def ids(updates: object) -> list[int]:
@@ -87,3 +87,16 @@ async def test_shedding_drops_the_oldest_when_every_account_is_different() -> No
     queue.shed()
     assert ids(queue.group()) == list(range(6, 11))
     assert queue.shed_total == 6
+
+
+async def test_what_nobody_waits_for_waits_until_hardly_anything_is_queued() -> None:
+    """Calm is when fewer than CALM_UPDATES wait, and comes back as they are committed."""
+    queue = CommitQueue()
+    queue.extend([update(n) for n in range(CALM_UPDATES - 1)])
+    await queue.calm()
+    queue.extend([update(CALM_UPDATES)])
+    calm = asyncio.ensure_future(queue.calm())
+    await asyncio.sleep(0)
+    assert not calm.done()
+    queue.done(queue.group())
+    await calm

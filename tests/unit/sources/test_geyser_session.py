@@ -88,6 +88,7 @@ def test_a_replayed_stream_has_no_gap_and_brings_nothing_twice() -> None:
     ]
     assert feed(session, again) == [(102, b"c", 9), (103, b"a", 1)]
     assert session.gaps == []
+    assert session.resumed
 
 
 def test_a_node_that_replays_only_from_later_on_leaves_a_gap() -> None:
@@ -97,6 +98,7 @@ def test_a_node_that_replays_only_from_later_on_leaves_a_gap() -> None:
     session = upstream.stream(why="lagged")
     feed(session, [account(105), slot(105), account(106), slot(106)])
     assert session.gaps == [Gap("geyser", 101, 106, "lagged")]
+    assert not session.resumed
     assert upstream.continuity.newest == 106
 
 
