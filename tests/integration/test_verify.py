@@ -250,12 +250,12 @@ async def test_an_account_that_never_stands_still_is_not_called_wrong(place: Pla
 
 async def test_beside_a_live_server_only_what_is_wrong_is_called_so(tmp_path: Path) -> None:
     """
-    Beside a server that stores hundreds of updates a second the accounts are found equal.
+    Beside a server that goes on storing updates the accounts are found equal.
 
     But for those that were closed while nobody was subscribed to them, of which PubSub does not tell.
     """
     database = tmp_path / "account.db"
-    async with Devnode(RECORDING, rate=150, loop=True, accounts=150) as node:
+    async with Devnode(RECORDING, rate=80, loop=True, accounts=150) as node:
         async with ServerProcess(tmp_path, {"RPC_URL": node.ws_url, "DISK_RESERVE_MB": "0"}) as server:
             with closing(StoredAccounts(database)) as stored:
                 await until(lambda: stored.count() > 50, seconds=20)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import random
 import sqlite3
 import sys
-from collections import defaultdict
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tests.running import Client, ServerProcess
 from tests.samples import KEY_A, PROGRAM
 from tests.waiting import until
@@ -135,61 +130,3 @@ async def test_doctor_examines_yellowstone(tmp_path: Path) -> None:
     code, out = await doctor(tmp_path, {"GEYSER_URL": url})
     assert code == 1
     assert "Check GEYSER_URL" in out
-
-
-# ---- both upstreams at once --------------------------------------------------------------------------------
-
-
-async def both_with_one_dying(directory: Path, seconds: float) -> None:
-    """Run with both upstreams, cut a random one again and again; compare what a client saw with the node's states."""
-    chance = random.Random(5)
-    async with Devnode(RECORDING, rate=400, loop=True, geyser_port=0) as node:
-        env = upstream(node, RPC_URL=node.ws_url, COMMITMENT="confirmed")
-        async with ServerProcess(directory, env) as server, Client(server.url) as client:
-            await until(lambda: node.geyser.streams and node.statistics()["subscriptions"] >= 2, seconds=15)
-            await client.ask(action="subscribe", pubkeys=PUBKEYS)
-            ends = asyncio.get_running_loop().time() + seconds
-            while asyncio.get_running_loop().time() < ends:
-                await asyncio.sleep(chance.uniform(0.2, 2.0))
-                cut = chance.choice([node.geyser.relay.drop, node._gate.drop_connections, node.geyser.restart])
-                if asyncio.iscoroutine(done := cut()):
-                    await done
-            node.pause()
-            newest = node._ledger._accounts
-            await until(lambda: all(at_newest(client, pubkey, newest) for pubkey in newest), seconds=30)
-            assert server.process.returncode is None
-    chains: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for update in client.updates:
-        chains[update["pubkey"]].append(update["account"])
-    for chain in chains.values():
-        for before, after in pairwise(chain):
-            assert after["id"] > before["id"]
-            assert after["prev_id"] == before["id"]
-            assert after["slot"] >= before["slot"]
-            assert (after["slot"], after["lamports"], after["data_json"]) != (
-                before["slot"],
-                before["lamports"],
-                before["data_json"],
-            )
-
-
-def at_newest(client: Client, pubkey: str, newest: dict[str, RawAccount]) -> bool:
-    """Whether the last state that the client saw has the content of the node's; a re-read need not tell its slot."""
-    last = next((each["account"] for each in reversed(client.updates) if each["pubkey"] == pubkey), None)
-    if last is None or last["lamports"] != newest[pubkey].lamports:
-        return False
-    decoded = PROGRAMS.decode(newest[pubkey].owner, newest[pubkey].data)
-    return bool(last["data_json"] == json.loads(decoded.data_json))
-
-
-@pytest.mark.fault
-async def test_both_upstreams_with_one_dying(tmp_path: Path) -> None:
-    """For some seconds: no client misses the newest state, sees anything twice or goes back."""
-    await both_with_one_dying(tmp_path, 12)
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(420)
-async def test_both_upstreams_with_one_dying_for_5_minutes(tmp_path: Path) -> None:
-    """The same for five minutes."""
-    await both_with_one_dying(tmp_path, 300)

@@ -42,14 +42,11 @@ class ProgressBar:
             return
         self._drawn = time.monotonic()
         bar = self._bar or self._start()
-        self._doing = progress.doing
-        bar.update(
-            self._task,
-            description=f"backfill: {progress.doing}",
-            completed=progress.done,
-            total=progress.total,
-            rate=f"{progress.rate:,.0f}/s",
-        )
+        if progress.doing != self._doing:
+            self._doing = progress.doing
+            bar.remove_task(self._task)
+            self._task = bar.add_task(f"backfill: {progress.doing}", total=progress.total, rate="")
+        bar.update(self._task, completed=progress.done, rate=f"{progress.rate:,.0f}/s")
         bar.refresh()
 
     def _start(self) -> Bar:

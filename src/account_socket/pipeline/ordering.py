@@ -214,8 +214,10 @@ class Ordering:
             # One of the two is the state at the end of the slot: a numbered write of that slot came before it.
             return "repeat" if same else "older" if raw.write_version else ""
         if raw.source != mark.source:
-            # write_version does not compare between sources.
-            return "repeat" if same else "not_owner" if self._owns(mark.source, mark.slot) else ""
+            # write_version does not compare between sources. One without tells what a slot ended with.
+            if same or self._owns(mark.source, mark.slot):
+                return "repeat" if same else "not_owner"
+            return "older" if raw.write_version and not mark.write_version else ""
         if raw.write_version < mark.write_version:
             return "older"
         if same and raw.write_version == mark.write_version:

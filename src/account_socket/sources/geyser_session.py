@@ -21,6 +21,8 @@ ACCOUNT_OVERHEAD_BYTES = 512
 
 _MAX_MADE_SLOTS = 512
 _MAX_SECOND_REPLAYS = 4
+_MAX_SKIPPED_SLOTS = 32
+"""The slot in the making when a stream begins is at most so far ahead of the newest one."""
 """One is enough where the node says which slot is its newest when the stream begins."""
 
 _PONG_FOR_NODE = 1
@@ -252,14 +254,20 @@ class GeyserSession:
                 return
             if slot == self._awaited:
                 self._release()
-            if slot > overlap.ends_after:
+            if slot > overlap.ends_after and not self._may_be_in_the_making(slot, overlap.newest):
                 self._overlap = None
         continuity.came_whole(slot)
 
     def _was_in_the_making(self, slot: int, known: int) -> bool:
-        joined_at = known if self._joined_at is None else self._joined_at
-        news = slot > joined_at and slot not in self._made and slot not in self._asked_again
+        news = slot > self._joined(known) and slot not in self._made and slot not in self._asked_again
         return news and len(self._asked_again) < _MAX_SECOND_REPLAYS
+
+    def _may_be_in_the_making(self, slot: int, known: int) -> bool:
+        """Whether a slot was in the making when the stream began that comes after `slot`."""
+        return self._forks is not None and slot <= self._joined(known) + _MAX_SKIPPED_SLOTS and slot not in self._made
+
+    def _joined(self, known: int) -> int:
+        return known if self._joined_at is None else self._joined_at
 
     def _report_gap(self, from_slot: int | None, to_slot: int, reason: str) -> None:
         self.gaps.append(Gap(self._name, from_slot, to_slot, reason))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -16,17 +17,19 @@ from account_socket.pipeline.progress import Progress
 @pytest.fixture
 def terminal() -> Iterator[tuple[TextIO, int]]:
     ours, theirs = pty.openpty()
-    os.set_blocking(ours, False)
     with os.fdopen(theirs, "w") as stream:
         yield stream, ours
     os.close(ours)
 
 
-def seen(ours: int) -> str:
-    try:
-        return os.read(ours, 65536).decode()
-    except BlockingIOError:
-        return ""
+def seen(ours: int, text: str) -> str:
+    """Return what the terminal got, once that has `text` in it; fail after a while."""
+    got = ""
+    while text not in got:
+        readable, _, _ = select.select([ours], [], [], 5)
+        assert readable, f"{text!r} is not in {got!r}"
+        got += os.read(ours, 65536).decode(errors="replace")
+    return got
 
 
 def test_a_bar_shows_how_far_it_is_and_goes_away(terminal: tuple[TextIO, int]) -> None:
@@ -38,12 +41,12 @@ def test_a_bar_shows_how_far_it_is_and_goes_away(terminal: tuple[TextIO, int]) -
     progress.add(50)
     progress.begin("Position")
     progress.add(7)
-    text = seen(ours)
+    text = seen(ours, "0/?")
     assert "backfill: Pool" in text
     assert "0/200" in text
     assert "backfill: Position" in text
     progress.end()
-    assert seen(ours).endswith("\x1b[2K")
+    seen(ours, "\x1b[?25h")  # the cursor is back
 
 
 def test_log_lines_stand_whole_with_and_without_a_bar(terminal: tuple[TextIO, int]) -> None:
@@ -53,11 +56,11 @@ def test_log_lines_stand_whole_with_and_without_a_bar(terminal: tuple[TextIO, in
     assert bar.isatty()
     bar.write("before\n")
     bar.flush()
-    assert seen(ours) == "before\r\n"
+    assert seen(ours, "\n") == "before\r\n"
     progress = Progress(bar.show)
     progress.begin("Pool", 200)
-    seen(ours)
+    seen(ours, "0/200")
     line = "x" * 300
     bar.write(line + "\n")
-    assert line + "\r\n" in seen(ours)
+    seen(ours, "\x1b[2K" + line + "\r\n")
     progress.end()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.samples import raw
 
@@ -11,6 +11,7 @@ from account_socket.pipeline import listing
 from account_socket.pipeline.listing import KeySet, Listing
 
 
+@settings(deadline=None)
 @given(st.sets(st.text(max_size=8)), st.sets(st.text(max_size=8)), st.integers(1, 5))
 def test_a_key_set_is_a_set(inside: set[str], others: set[str], run: int) -> None:
     """What was put in is in, however many runs it takes; nothing else is."""

@@ -7,7 +7,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from account_socket.errors import RpcError
@@ -40,6 +40,7 @@ def read(body: bytes, cuts: list[int]) -> tuple[AccountStream, list[Any]]:
 
 
 @pytest.mark.parametrize(("result", "slot", "key"), SHAPES)
+@settings(deadline=None)
 @given(data=st.data())
 def test_every_shape_is_read_however_it_is_cut(result: Any, slot: int | None, key: str | None, data: Any) -> None:
     """Accounts, slot and page come out the same, whatever the blanks and wherever the pieces end."""
@@ -58,6 +59,7 @@ def test_an_account_is_given_before_the_answer_ends() -> None:
     assert (stream.slot, stream.complete) == (7, False)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200))
 def test_an_answer_that_breaks_off_is_not_complete(cut: int) -> None:
     """Whatever is missing at the end, even one byte, the end is told as an error that may pass."""
@@ -86,6 +88,7 @@ def test_what_is_no_list_is_an_error(body: bytes) -> None:
         read(body + b" " * 10, [5])
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60), st.booleans())
 def test_nothing_but_an_rpc_error_comes_of_any_bytes(garbage: bytes, inside: bool) -> None:
     """Whatever a node sends, the outcome is accounts or an RpcError."""
