@@ -25,11 +25,7 @@ in `.env`.
 | setting | flag | value | default | meaning |
 |---|---|---|---|---|
 """
-    lines = (
-        f"| `{row.name}` | `{row.flag}` | {row.values} | {row.default} | {row.about.help} |\n"
-        for row in rows()
-        if row.about.built
-    )
+    lines = (f"| `{row.name}` | `{row.flag}` | {row.values} | {row.default} | {row.about.help} |\n" for row in rows())
     return head + "".join(lines)
 
 
@@ -37,9 +33,7 @@ def env_example() -> str:
     """Return .env.example: every setting with its meaning, none of them set."""
     head = "# Copy to .env and fill in. An empty value counts as not set. More: docs/settings.md\n"
     return head + "".join(
-        f"\n# {row.about.help.replace('`', '')} ({row.values})\n{_assignment(row)}\n"
-        for row in rows()
-        if row.about.built
+        f"\n# {row.about.help.replace('`', '')} ({row.values})\n{_assignment(row)}\n" for row in rows()
     )
 
 

@@ -363,6 +363,7 @@ class Service:
                 else:
                     self._lose(source.name)
                     self._gaps.lost(source.name)
+            self._reconciler.doubt(self._ordering.unsettled())
             await asyncio.sleep(self._timing.watch)
 
     async def _drain(self, sources: Iterable[asyncio.Task[None]], parts: Iterable[asyncio.Task[None]]) -> None:
@@ -409,6 +410,7 @@ def _limits(settings: Settings) -> Limits:
         max_requests_per_second=settings.max_requests_per_second,
         outbox_max_bytes=settings.outbox_max_bytes,
         slow_consumer_seconds=settings.slow_consumer_seconds,
+        compression=settings.compression == "on",
     )
     return within_open_files(limits)
 

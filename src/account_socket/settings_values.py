@@ -17,8 +17,6 @@ from account_socket.database_url import parse_database_url
 from account_socket.endpoints import derive_http_url, normalize_ws_url
 from account_socket.errors import SettingsError
 
-NOT_BUILT = "is not available in this version"
-
 
 def split(value: object) -> object:
     """Take comma-separated text apart; a tuple stays as it is."""
@@ -114,10 +112,3 @@ def token(text: str) -> str:
     if not re.fullmatch(r"[!-~]+", text):
         raise ValueError("has characters that a token cannot have")
     return text
-
-
-def compression(value: str) -> str:
-    """Accept only `off`: a later version has more."""
-    if value != "off":
-        raise ValueError(f"compression {NOT_BUILT}; the value can only be off")
-    return value

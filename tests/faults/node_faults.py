@@ -131,9 +131,9 @@ async def told_out_of_order(stack: Stack) -> AsyncGenerator[None, None]:
     traffic = stack.traffic
     pubkey = traffic.some()
     written = [raw for _ in range(4) for raw in traffic.write(traffic.state(pubkey), tell=False)]
-    stack.random.shuffle(written)
-    for raw in written:
-        stack.node.tell(raw)
+    for node in stack.parts.nodes:
+        for raw in stack.random.sample(written, len(written)):
+            node.tell(raw)
     yield
 
 

@@ -73,6 +73,7 @@ class Oracle:
     Args:
         serials: an account's lamports grow with every write, so that going back shows in them.
         conflates: the client may be slow, so that updates in between may be left out.
+        forks: states may be retracted; who was not there then finds an older state, under a higher id.
 
     Attributes:
         last: the newest update of each account.
@@ -81,7 +82,7 @@ class Oracle:
         seen: how many updates came.
     """
 
-    def __init__(self, name: str, *, serials: bool, conflates: bool) -> None:
+    def __init__(self, name: str, *, serials: bool, conflates: bool, forks: bool = False) -> None:
         self.name = name
         self.last: dict[str, Update] = {}
         self.wrong: list[str] = []
@@ -89,6 +90,7 @@ class Oracle:
         self.seen = 0
         self._serials = serials
         self._conflates = conflates
+        self._forks = forks
         self._newest_id: dict[str, int] = {}
         self._followed: set[str] = set()
 
@@ -124,7 +126,7 @@ class Oracle:
     def _check_order(self, before: Update, update: Update) -> None:
         """No state is older than the last one, and none comes twice."""
         old, new = before.account, update.account
-        if update.event == "retracted":
+        if update.event == "retracted" or (self._forks and update.pubkey not in self._followed):
             return
         if new.slot < old.slot:
             self._say(f"went back from slot {old.slot} to {new.slot}", update)

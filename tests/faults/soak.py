@@ -37,6 +37,7 @@ FAULT_EVERY_SECONDS = 20.0
 FAULT_SECONDS = (1.0, 8.0)
 STAY_SECONDS = (2.0, 15.0)
 SAMPLE_SECONDS = 2.0
+WARM_SECONDS = 10.0
 CALM_SECONDS = 5.0
 """So long after a fault latency counts again."""
 MAX_LATENCIES = 200_000
@@ -105,13 +106,14 @@ class Figures:
 class Rig(Stack):
     """A server as a process, with the usual patience, on a node that replays, with CLIENTS clients."""
 
-    _launch = staticmethod(ServerProcess)
-
     def __init__(self, directory: Path, random: Random) -> None:
         super().__init__(Kind("soak", redis=True, compared=True, process=True), directory, random)
         self.figures = Figures()
         self._disturbed_until = 0.0
         self._following: list[asyncio.Task[None]] = []
+
+    def _process(self) -> ServerProcess:
+        return ServerProcess(self.database.parent, self.flags())
 
     async def _start_nodes(self) -> None:
         enter, parts = self._exits.enter_async_context, self.parts
@@ -129,20 +131,33 @@ class Rig(Stack):
         return {name: value for name, value in super().flags().items() if name not in usual} | changed
 
     async def _start_clients(self) -> None:
-        line = await self._exits.enter_async_context(self.parts.line)
+        await self._exits.enter_async_context(self.parts.line)
         assert await self.wait(lambda: len(self.node._ledger) >= ACCOUNTS * 0.9, SETTLE_SECONDS), "no writes"
         self.traffic = Traffic(self.parts.nodes, self.random, sorted(self.node._ledger._accounts))
+        # What is opened when it is first needed stays open: it is no leak.
+        self._meet_clients()
+        await asyncio.sleep(WARM_SECONDS)
+        await self._leave()
         self.figures.before = await self._counts()
-        through = f"ws://127.0.0.1:{line.port}/ws"
-        self.clients = [
-            self._follow(f"client {number}", through if number < THROUGH_THE_LINE else self.server.url, conflates=True)
-            for number in range(CLIENTS)
-        ]
+        self._meet_clients()
         self._watching = [self._go(self._sample()), self._go(self._roam())]
 
-    def _follow(self, name: str, url: str, *, conflates: bool = False) -> Follower:
+    def _meet_clients(self) -> None:
+        line = self.parts.line
+        self.clients = [
+            self._follow(f"client {number}", line if number < THROUGH_THE_LINE else None) for number in range(CLIENTS)
+        ]
+
+    async def _leave(self) -> None:
+        for task in self._following:
+            task.cancel()
+        await asyncio.gather(*self._following, return_exceptions=True)
+        self._following.clear()
+
+    def _follow(self, name: str, line: Proxy | None = None) -> Follower:
         pubkeys = self.random.sample(self.traffic.pubkeys, ACCOUNTS_EACH)
-        follower = Follower(lambda: url, pubkeys, Oracle(name, serials=False, conflates=conflates))
+        # So many clients in one process are slower at times than the server.
+        follower = Follower(self._url(line), pubkeys, Oracle(name, serials=False, conflates=True))
         follower.stamped = self._note
         self._following.append(self._go(follower.run()))
         return follower
@@ -166,12 +181,12 @@ class Rig(Stack):
     async def _sample(self) -> None:
         wal = self.database.with_name(self.database.name + "-wal")
         while True:
-            self.figures.resident.append(self._process.memory_info().rss / MIB)
+            self.figures.resident.append(self._seen.memory_info().rss / MIB)
             self.figures.wal.append(wal.stat().st_size / MIB if wal.exists() else 0.0)
             await asyncio.sleep(SAMPLE_SECONDS)
 
     @property
-    def _process(self) -> psutil.Process:
+    def _seen(self) -> psutil.Process:
         assert isinstance(self.server, AsProcess)
         return psutil.Process(self.server.process.pid)
 
@@ -201,9 +216,7 @@ class Rig(Stack):
         figures.updates = sum(client.oracle.seen for client in self.clients)
         figures.connections = sum(client.connections for client in self.clients)
         figures.left_out = sum(len(client.oracle.holes) for client in self.clients)
-        for task in self._following:
-            task.cancel()
-        await asyncio.gather(*self._following, return_exceptions=True)
+        await self._leave()
         figures.after = await self._counts()
         await super()._finish()
 
@@ -215,8 +228,8 @@ class Rig(Stack):
                 break
             await asyncio.sleep(0.1)
         return {
-            "file descriptors": self._process.num_fds(),
-            "threads": self._process.num_threads(),
+            "file descriptors": self._seen.num_fds(),
+            "threads": self._seen.num_threads(),
             "tasks": int(metrics["account_socket_tasks"]),
         }
 

@@ -29,6 +29,7 @@ from account_socket.store.sqlite import SqliteStore
 EMPTY = Recording(shipped_recording().header, [])
 SETTLE_SECONDS = 20.0
 """Within this time after the last fault every client must see what the node has."""
+STEADY_SECONDS = 0.4
 START_SECONDS = 15.0
 START_TRIES = 5
 WRITES_PER_SECOND = 15.0
@@ -229,7 +230,8 @@ class Stack:
 
     def _follow(self, name: str, line: Proxy | None = None) -> Follower:
         """Have a client more, behind a line that may fail, or none."""
-        oracle = Oracle(name, serials=self.kind.commitment != "processed", conflates=line is not None)
+        forks = self.kind.commitment == "processed"
+        oracle = Oracle(name, serials=not forks, conflates=line is not None, forks=forks)
         follower = Follower(self._url(line), self.traffic.pubkeys, oracle)
         self._go(follower.run())
         return follower
@@ -254,6 +256,19 @@ class Stack:
             for client in self.clients
             for line in client.oracle.differences({pubkey: truth[pubkey] for pubkey in client.pubkeys})
         ]
+
+    def _steady(self) -> Callable[[], bool]:
+        """Return what tells whether all is as on the node, and was for a while: what is under way may change it."""
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+
+        def steady() -> bool:
+            nonlocal since
+            if self.differences():
+                since = loop.time()
+            return loop.time() - since > STEADY_SECONDS
+
+        return steady
 
     async def wait(self, condition: Callable[[], object], seconds: float) -> bool:
         """
@@ -281,7 +296,7 @@ class Stack:
     async def verdict(self) -> list[str]:
         """Once every fault is over and nothing is written any more: return all that is wrong."""
         self.quiet()
-        settled = await self.wait(lambda: not self.differences(), SETTLE_SECONDS)
+        settled = await self.wait(self._steady(), SETTLE_SECONDS)
         wrong = [] if settled else [f"after {SETTLE_SECONDS:g} s: {line}" for line in self.differences()]
         for client in self.clients:
             wrong += client.oracle.wrong

@@ -46,6 +46,17 @@ def test_a_retracted_state_may_be_older() -> None:
     assert verdict(update(3, 10, 5), update(2, 9, 4, prev_id=3, event="retracted")) != []
 
 
+def test_who_was_not_there_when_a_state_was_retracted_finds_the_older_one() -> None:
+    """On a new connection, under a higher id; not on the same one, and not where there are no forks."""
+    for forks, reconnects, right in [(True, True, True), (True, False, False), (False, True, False)]:
+        oracle = Oracle("client", serials=False, conflates=False, forks=forks)
+        oracle.take(update(1, 10))
+        if reconnects:
+            oracle.connected()
+        oracle.take(update(2, 9, 2, prev_id=1))
+        assert (oracle.wrong == []) is right
+
+
 @pytest.mark.parametrize(
     ("wrong", "word"),
     [

@@ -18,7 +18,7 @@ from tests.waiting import until
 from account_socket.cache.memory import MemoryCache
 from account_socket.errors import SourceError
 from account_socket.hub.hub import Hub
-from account_socket.hub.outbox import Outbox
+from account_socket.hub.outbox import Batch, Outbox
 from account_socket.model import SYSTEM_PROGRAM, AccountUpdate, Gap, Origin, RawAccount
 from account_socket.pipeline.gaps import Gaps
 from account_socket.pipeline.healing import Healer
@@ -39,9 +39,17 @@ class Node:
     asked: list[list[str]] = field(default_factory=list)
     fails: bool = False
     odd: str = ""
+    silent: bool = False
+    waiting: int = 0
 
     async def look_up(self, pubkeys: Sequence[str], at_least: int) -> tuple[int, list[RawAccount | None]]:
         self.asked.append(list(pubkeys))
+        if self.silent:
+            self.waiting += 1
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.waiting -= 1
         if self.fails:
             raise SourceError("the node is away", retryable=True)
         if self.odd in pubkeys:
@@ -70,7 +78,7 @@ class Subscriber:
         self.messages: list[dict[str, Any]] = []
         self.acks: list[tuple[list[str], list[str]]] = []
         self.hub = hub
-        self.outbox = Outbox(self.flush)
+        self.outbox = Outbox(self.flush, Batch())
         self.subscribe(*pubkeys)
 
     def subscribe(self, *pubkeys: str) -> None:
@@ -272,6 +280,15 @@ async def test_a_node_that_fails_costs_no_client_its_subscription(tmp_path: Path
         await here.pipeline.admit([raw(slot=1, data=b"1")])
         await until(lambda: client.messages)
         assert client.messages[0]["source"] == "realtime"
+
+
+async def test_reads_under_way_end_when_the_server_stops(tmp_path: Path) -> None:
+    """None goes on after the drain, when the connections to the node are closed."""
+    async with rig(tmp_path / "account.db", patience=60.0) as here:
+        here.node.silent = True
+        here.subscribe(KEY_A)
+        await until(lambda: here.node.waiting)
+    assert here.node.waiting == 0
 
 
 async def test_an_account_that_makes_no_sense_harms_no_other(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import subprocess
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -335,6 +336,31 @@ async def test_nobody_there_is_tried_again() -> None:
             assert source.status.last_error
             node.refuse(False)
             await settled(taker)
+
+
+async def test_after_a_long_break_the_slot_in_the_making_comes_whole() -> None:
+    """Neither replay nor stream brings its first writes, however many slots were missed: they are asked for."""
+    async with node_of() as node:
+
+        def stands_still() -> bool:
+            node._announced_at = time.monotonic()  # no slot begins by itself
+            return bool(node.geyser.feed.subscribers)
+
+        async with running(source_of(node.geyser_url)) as taker:
+            await settled(taker)
+            write(node, b"1")
+            node.advance_slots(1)
+            await until(lambda: taker.accounts)
+            node.refuse()
+            node.drop_connections()
+            await until(lambda: not node.geyser.streams)
+            node.advance_slots(40)
+            making = write(node, b"2", KEY_B).slot
+            node.refuse(False)
+            await until(stands_still)
+            write(node, b"3", slot=making)
+            await until(lambda: node.advance_slots(1) or {b"2", b"3"} <= set(taker.data))
+    assert len(taker.gaps) == 1
 
 
 @pytest.mark.fault

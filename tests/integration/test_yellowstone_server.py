@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.running import Client, ServerProcess
 from tests.samples import KEY_A, PROGRAM
 from tests.waiting import until
@@ -130,3 +131,30 @@ async def test_doctor_examines_yellowstone(tmp_path: Path) -> None:
     code, out = await doctor(tmp_path, {"GEYSER_URL": url})
     assert code == 1
     assert "Check GEYSER_URL" in out
+
+
+async def test_http_beside_yellowstone_alone_heals_gaps_and_knows_the_cluster(tmp_path: Path) -> None:
+    """With RPC_HTTP_URL and without RPC_URL what cannot be replayed is read, and another cluster's node is refused."""
+    empty = Recording(RECORDING.header, [])
+    async with Devnode(empty, geyser_port=0, geyser={"replay_slots": 0}) as node:
+        node.advance_slots(40)
+        async with ServerProcess(tmp_path, upstream(node, RPC_HTTP_URL=node.http_url)) as server:
+            async with Client(server.url) as client:
+                await until(lambda: node.geyser.streams, seconds=15)
+                await client.ask(action="subscribe", pubkeys=[KEY_A])
+                await until(lambda: node.advance_slots(1) or b"upstream connected" in server.stderr, seconds=15)
+                node.write(RawAccount(KEY_A, 0, PROGRAM, 1, b"before"))
+                await until(lambda: client.updates)
+                node.geyser.relay.refusing = True
+                node.geyser.relay.drop()
+                node.write(RawAccount(KEY_A, 0, PROGRAM, 2, b"missed"))
+                node.geyser.relay.refusing = False
+                await until(lambda: node.advance_slots(1) or len(client.updates) == 2, seconds=15)
+            assert await server.stop() == 0
+    assert client.updates[1]["account"]["lamports"] == 2
+    async with Devnode(empty, geyser_port=0, genesis_hash=KEY_A) as other:
+        server = ServerProcess(tmp_path, upstream(other, RPC_HTTP_URL=other.http_url))
+        with pytest.raises(AssertionError, match="exited 2"):
+            await server.start()
+        await server.kill()
+    assert KEY_A in server.stderr.decode()

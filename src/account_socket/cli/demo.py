@@ -31,7 +31,6 @@ OWN_SETTINGS = frozenset(
         "GEYSER_X_TOKEN",
         "GEYSER_COMPRESSION",
         "GEYSER_MAX_WATCHED",
-        "COMPRESSION",
     }
 )
 OWN_DEFAULTS = {"REDIS_URL": "memory://", "DISK_RESERVE_MB": "0"}

@@ -62,7 +62,6 @@ def _parameters(table: Iterable[Row], defaults: Mapping[str, str]) -> Iterator[i
             row.flag,
             help=_help(row, defaults.get(row.name, row.default)),
             metavar=row.values.split(",")[0].upper() if "," not in row.values else "WORD",
-            hidden=not row.about.built,
             rich_help_panel="Settings (also from the environment or .env, by the name in brackets)",
             show_default=False,
         )

@@ -9,6 +9,8 @@ import msgspec
 _MEDIUM = Struct("!BBH").pack
 _LONG = Struct("!BBQ").pack
 _FIN_TEXT = 0x81
+_COMPRESSED = 0x40
+"""RSV1 (RFC 7692, 6)."""
 
 
 class Message(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -21,22 +23,30 @@ class Message(msgspec.Struct, frozen=True, gc=False, eq=False):
             one of the same key may replace it. None for an answer, which nothing replaces.
         answers: whether it belongs behind everything sent before: a state that answers a subscribe request, a notice.
         fence: whether no state sent before it may fall behind it. So it is with every answer.
+        compressed: the frame for clients that take compressed ones, once somebody needed it (hub/compression.py).
     """
 
     frame: bytes
     key: str | None = None
     answers: bool = False
     fence: bool = False
+    compressed: bytes = b""
 
 
-def text_frame(payload: bytes) -> bytes:
-    """Return `payload` as one text frame."""
+def text_frame(payload: bytes, *, compressed: bool = False) -> bytes:
+    """Return `payload`, which is `compressed` or not, as one text frame."""
+    first = _FIN_TEXT | _COMPRESSED if compressed else _FIN_TEXT
     size = len(payload)
     if size < 126:  # RFC 6455, 5.2
-        return bytes((_FIN_TEXT, size)) + payload
+        return bytes((first, size)) + payload
     if size < 1 << 16:
-        return _MEDIUM(_FIN_TEXT, 126, size) + payload
-    return _LONG(_FIN_TEXT, 127, size) + payload
+        return _MEDIUM(first, 126, size) + payload
+    return _LONG(first, 127, size) + payload
+
+
+def payload_of(frame: bytes) -> bytes:
+    """Return the payload of a frame made by `text_frame`."""
+    return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
 
 
 def state_message(

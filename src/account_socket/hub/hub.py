@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from account_socket.hub.frames import Message, answer_message, state_message
 from account_socket.hub.outbox import TURN_BYTES, Outbox
+from account_socket.hub.snapshots import SharedSnapshots
 from account_socket.model import AccountUpdate, Origin, StoredState
 
 MEMORY_BYTES = 128 * 1024 * 1024
@@ -89,6 +90,7 @@ class Hub:
         self._memory_bytes = memory_bytes
         self._states: OrderedDict[str, StoredState] = OrderedDict()
         self._states_bytes = 0
+        self._snapshots = SharedSnapshots()
         self._subscribers: dict[str, dict[Outbox, None]] = {}
         self.listeners: dict[Outbox, None] = {}
         self._waiting: dict[str, list[tuple[_Request, bool]]] = {}
@@ -172,7 +174,7 @@ class Hub:
             self.subscriptions += 1
             if state is not None and (self.stale or self._trusts(pubkey)):
                 self._states.move_to_end(pubkey)
-                self.send(outbox, state_message(pubkey, "cache", state.account_json, stale=self.stale, answers=True))
+                self.send(outbox, self._snapshots.message(pubkey, state, stale=self.stale))
                 self._subscribers.setdefault(pubkey, {})[outbox] = None
                 request.answered.found.append(pubkey)
                 request.answered.stale |= self.stale

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from account_socket.hub.compression import Compressor
 from account_socket.hub.frames import Message
 
 TURN_BYTES = 256 * 1024
@@ -23,9 +24,15 @@ class Batch:
 
     One client's list is like the last one's wherever both are subscribed to the same accounts: then the second and
     all later ones share one buffer, which costs the kernel and the loop less than many.
+
+    Args:
+        compressor: of clients that take compressed frames; None for the others.
     """
 
-    def __init__(self) -> None:
+    __slots__ = ("_joined", "_messages", "compressor")
+
+    def __init__(self, compressor: Compressor | None = None) -> None:
+        self.compressor = compressor
         self._messages: list[Message] = []
         self._joined = b""
 
@@ -36,14 +43,21 @@ class Batch:
             self._joined = b""
             return b""
         if not self._joined:
-            self._joined = b"".join([message.frame for message in messages])
+            self._joined = b"".join(self.frames(messages))
         return self._joined
+
+    def frames(self, messages: list[Message]) -> list[bytes]:
+        """Return the frames of `messages` in the form that these clients take."""
+        if self.compressor is None:
+            return [message.frame for message in messages]
+        return [self.compressor.frame(message) for message in messages]
 
 
 class Outbox:
     """
     Args:
         flush: tells the client's connection that something is pending; called once per loop turn.
+        batch: shared by all clients that take frames in the same form.
         max_bytes: the most that may wait before the client is behind.
 
     Attributes:
@@ -56,6 +70,7 @@ class Outbox:
     __slots__ = (
         "__weakref__",
         "_backlog",
+        "_batch",
         "_fences",
         "_left_over",
         "_max_bytes",
@@ -67,8 +82,9 @@ class Outbox:
         "sent",
     )
 
-    def __init__(self, flush: Callable[[], None], max_bytes: int = 1 << 20) -> None:
+    def __init__(self, flush: Callable[[], None], batch: Batch, max_bytes: int = 1 << 20) -> None:
         self.flush = flush
+        self._batch = batch
         self.pending: list[Message] = []
         self.pubkeys: dict[str, None] = {}
         self.conflated = 0
@@ -89,13 +105,18 @@ class Outbox:
         """How many messages wait for a client that is behind."""
         return len(self._backlog)
 
-    def take_at_once(self, batch: Batch) -> bytes:
+    def take_at_once(self) -> bytes:
         """Return all that is pending as one buffer where that is cheap, else nothing; only of a client not behind."""
         pending = self.pending
         count = len(pending)
         if self._backlog or not count:
             return b""
-        data = pending[0].frame if count == 1 else batch.join(pending)
+        batch = self._batch
+        if count == 1:
+            compressor = batch.compressor
+            data = pending[0].frame if compressor is None else compressor.frame(pending[0])
+        else:
+            data = batch.join(pending)
         if not data or (len(data) > TURN_BYTES and count > 1):
             return b""
         self._left_over = False
@@ -113,7 +134,7 @@ class Outbox:
         self._left_over = False
         pending = self.pending
         if writable and not self._backlog:
-            frames = [message.frame for message in pending]
+            frames = self._batch.frames(pending)
             size = sum(map(len, frames))
             if size <= TURN_BYTES:
                 pending.clear()
@@ -159,8 +180,8 @@ class Outbox:
         backlog = self._backlog
         while backlog and size < TURN_BYTES:
             message = backlog.pop(next(iter(backlog)))
-            frames.append(message.frame)
-            size += len(message.frame)
+            frames += self._batch.frames([message])
+            size += len(frames[-1])
             self._fences -= message.fence or message.key is None
         self.sent += len(frames)
         return frames

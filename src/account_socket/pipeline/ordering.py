@@ -10,6 +10,7 @@ Order is (slot, write_version) per account, and one source per slot:
 - Unchanged content that was pushed in a later slot is published: the account was written. Not so if it is closed.
 - A state that a dead fork gives back is admitted although it is older, if the dead slot's state is the newest.
 - What another source told in a slot that it does not own is remembered: it counts when the owner is lost.
+- A source without `write_version` tells what a slot ended with: another's numbered write of that slot is not newer.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class Ordering:
         self._newest: dict[str, int] = {}
         self._disowned_to: dict[str, int] = {}
         self._contested: OrderedDict[str, None] = OrderedDict()
+        self._unsettled: set[str] = set()
         self.next_id = next_id
         self.dropped: Counter[str] = Counter()
         self.duplicates: Counter[str] = Counter()
@@ -148,6 +150,11 @@ class Ordering:
         """Let a source own slots again, later ones."""
         self._lost.discard(source)
 
+    def unsettled(self) -> list[str]:
+        """Return, once, the accounts of which a state was dropped that might be newer: only the node knows."""
+        unsettled, self._unsettled = self._unsettled, set()
+        return list(unsettled)
+
     def disagrees(self, raw: RawAccount) -> bool:
         """Whether this state is another than the newest one of its account."""
         mark = self._marks.get(raw.pubkey)
@@ -214,10 +221,10 @@ class Ordering:
             # One of the two is the state at the end of the slot: a numbered write of that slot came before it.
             return "repeat" if same else "older" if raw.write_version else ""
         if raw.source != mark.source:
-            # write_version does not compare between sources. One without tells what a slot ended with.
+            # write_version does not compare between sources.
             if same or self._owns(mark.source, mark.slot):
                 return "repeat" if same else "not_owner"
-            return "older" if raw.write_version and not mark.write_version else ""
+            return "ended" if raw.write_version and not mark.write_version else ""
         if raw.write_version < mark.write_version:
             return "older"
         if same and raw.write_version == mark.write_version:
@@ -231,6 +238,8 @@ class Ordering:
         self.dropped[reason] += 1
         if raw.origin is Origin.LIVE:
             self.duplicates[raw.source] += 1
+            if reason == "ended" and len(self._unsettled) < MAX_CONTESTED:
+                self._unsettled.add(raw.pubkey)
             if reason == "not_owner":
                 self._contested[raw.pubkey] = None
                 if len(self._contested) > MAX_CONTESTED:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from account_socket.hub.compression import Compressor
 from account_socket.hub.hub import Hub
 from account_socket.hub.outbox import Batch, Outbox
 from account_socket.protocol.codes import ABNORMAL_CLOSURE, Close
@@ -36,7 +37,8 @@ class Clients:
         tally: what the clients asked, and which errors they were answered.
         closes: how many connections ended with each close code; codes that only clients use count as "other".
         turns: the share of each loop turn that clients' input has.
-        batch: what clients are written alike in one turn.
+        batch, compressed_batch: what clients are written alike in one turn, as it is and compressed.
+        compressor: makes the frames of the latter.
         refused: how many were turned away at once, by close code.
     """
 
@@ -53,6 +55,8 @@ class Clients:
         self.refused: Counter[str] = Counter()
         self.turns = InputTurns()
         self.batch = Batch()
+        self.compressor = Compressor(monotonic)
+        self.compressed_batch = Batch(self.compressor)
         self._addresses: Counter[str] = Counter()
         self._gone_sent = 0
         self._gone_conflated = 0

@@ -82,7 +82,8 @@ class Connection(asyncio.Protocol):
         now = monotonic()
         self.number = number
         self.address = ""
-        self.outbox = Outbox(self.flush, clients.limits.outbox_max_bytes)
+        batch = clients.compressed_batch if protocol.extensions else clients.batch
+        self.outbox = Outbox(self.flush, batch, clients.limits.outbox_max_bytes)
         self._clients = clients
         self._wants_status = wants_status
         self._protocol = protocol
@@ -210,7 +211,9 @@ class Connection(asyncio.Protocol):
     def _take_fragment(self, frame: Frame) -> None:
         assert self._fragments is not None  # the library refuses a continuation of nothing
         self._fragments += frame.data
-        if frame.fin:
+        if len(self._fragments) > MAX_MESSAGE_BYTES:  # the library lets the end of a compressed one pass
+            self.close(Close.TOO_BIG)
+        elif frame.fin:
             text, self._fragments = self._fragments, None
             self._take_text(text)
         else:
@@ -257,7 +260,7 @@ class Connection(asyncio.Protocol):
         if self._closing:
             return
         try:
-            if self._writable and self._reading and (data := self.outbox.take_at_once(self._clients.batch)):
+            if self._writable and self._reading and (data := self.outbox.take_at_once()):
                 self._transport.write(data)
                 return
             self._write_pending()

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
 import msgspec
 from websockets.datastructures import Headers
+from websockets.exceptions import NegotiationError
+from websockets.extensions.base import Extension
+from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
+from websockets.typing import ExtensionParameter
 
 MAX_HEAD_BYTES = 16 * 1024
+WINDOW_BITS = 15
 
 _UPGRADE = re.compile(rb"\nupgrade[ \t]*:[^\r\n]*websocket", re.IGNORECASE)
 _WEBSOCKET_PATH = re.compile(r"/ws(?:/|$)")
@@ -66,16 +72,43 @@ class Refused:
     response: bytes
 
 
-def shake_hands(head: bytes, *, max_message_bytes: int, logger: logging.Logger) -> ServerProtocol | Refused:
+class _Deflate(ServerPerMessageDeflateFactory):
+    """
+    permessage-deflate in the one form that serves all clients alike: no context is kept, and the window is whole.
+
+    A smaller window would need frames of its own; an offer that names one is declined, and the client's next one, or
+    none, is taken.
+    """
+
+    def process_request_params(
+        self, params: Sequence[ExtensionParameter], accepted_extensions: Sequence[Extension]
+    ) -> tuple[list[ExtensionParameter], PerMessageDeflate]:
+        """Return what is agreed. Raises NegotiationError where the offer is declined."""
+        answer, extension = super().process_request_params(params, accepted_extensions)
+        if extension.local_max_window_bits != WINDOW_BITS or extension.remote_max_window_bits != WINDOW_BITS:
+            raise NegotiationError("smaller windows are not served")
+        return answer, extension
+
+
+_DEFLATE = _Deflate(server_no_context_takeover=True, client_no_context_takeover=True)
+
+
+def shake_hands(
+    head: bytes, *, max_message_bytes: int, logger: logging.Logger, compression: bool = False
+) -> ServerProtocol | Refused:
     """
     Answer a WebSocket handshake.
 
     Args:
         head: the request head alone, with its empty line.
+        max_message_bytes: of what a client sends, inflated.
+        compression: whether permessage-deflate is agreed to, where the client offers it.
     Returns:
         The protocol of an open connection, the answer to be sent as its first output; or the refusal.
     """
-    protocol = ServerProtocol(max_size=max_message_bytes, logger=logger)
+    protocol = ServerProtocol(
+        extensions=[_DEFLATE] if compression else None, max_size=max_message_bytes, logger=logger
+    )
     protocol.receive_data(head)
     events = protocol.events_received()
     if not events:

@@ -32,6 +32,7 @@ class Limits:
         head_seconds: how long a request head may take.
         close_seconds: how long a client may take to answer a close frame, before it is cut off.
         slow_close_seconds: the same for a slow consumer, which has much to read before.
+        compression: whether clients that ask for it are sent compressed frames.
     """
 
     max_connections: int = 20_000
@@ -48,6 +49,7 @@ class Limits:
     head_seconds: float = 10.0
     close_seconds: float = 5.0
     slow_close_seconds: float = 10.0
+    compression: bool = False
 
     @cached_property
     def requests(self) -> RequestLimits:

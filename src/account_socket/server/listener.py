@@ -119,7 +119,9 @@ class Front(asyncio.Protocol):
     def upgrade(self, head: bytes, early: bytes) -> None:
         """Turn the connection into a WebSocket client's, or refuse; `early` is what came behind the head."""
         self._listener.heads.stop(self)
-        shaken = handshake.shake_hands(head, max_message_bytes=MAX_MESSAGE_BYTES, logger=library_log)
+        shaken = handshake.shake_hands(
+            head, max_message_bytes=MAX_MESSAGE_BYTES, compression=self._listener.compression, logger=library_log
+        )
         if isinstance(shaken, handshake.Refused):
             self._refuse(shaken.response)
             return
@@ -209,6 +211,7 @@ class Listener:
 
     Attributes:
         clients: the WebSocket clients and their totals.
+        compression: see `Limits`.
         lag: how late the event loop comes to its timer, four times a second.
     """
 
@@ -227,6 +230,7 @@ class Listener:
         self._host = host
         self._requested_port = port
         self._limits = limits or Limits()
+        self.compression = self._limits.compression
         self.clients = Clients(hub, self._limits, epoch, greet)
         self.heads: Deadlines[Front] = Deadlines(self._limits.head_seconds)
         self.farewells: Deadlines[Front] = Deadlines(self._limits.close_seconds)
@@ -311,6 +315,19 @@ class Listener:
         add("account_socket_messages", "Messages put out for clients", "counter", lambda: hub.messages)
         add("account_socket_messages_sent", "Messages written to clients", "counter", lambda: clients.sent)
         add("account_socket_messages_conflated", "Messages replaced by newer", "counter", lambda: clients.conflated)
+        compressor = clients.compressor
+        add(
+            "account_socket_messages_compressed",
+            "Messages compressed, each once for all",
+            "counter",
+            lambda: compressor.compressed,
+        )
+        add(
+            "account_socket_compression_skipped",
+            "Left as it was for want of time",
+            "counter",
+            lambda: compressor.skipped,
+        )
         add("account_socket_tasks", "Tasks of the event loop", "gauge", lambda: len(asyncio.all_tasks()))
         metrics.add_histogram("account_socket_loop_lag_seconds", "How late the event loop is", self.lag)
         tally = clients.tally

@@ -24,6 +24,7 @@ class ForkWatch:
         self._writes: dict[int, set[str]] = {}
         self._left: set[int] = set()
         self._newest = -1
+        self._interrupted = False
 
     def wrote(self, slot: int, pubkey: str) -> None:
         """Take a write that was streamed."""
@@ -35,10 +36,17 @@ class ForkWatch:
             self._bound()
         writes.add(pubkey)
 
+    def interrupted(self) -> None:
+        """Take that slots may be missed before the next one: what was written, and is not rooted, may be dead."""
+        self._interrupted = True
+
     def began(self, slot: int, parent: int | None, root: int | None) -> None:
         """Take that the node began a slot on top of `parent`."""
         if parent is None or not parent < slot:
             return
+        if self._interrupted:
+            self._interrupted = False
+            self.doubtful.update(*self._writes.values())
         self._parents[slot] = parent
         if parent != self._newest:
             self._switch(slot)

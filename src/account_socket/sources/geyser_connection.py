@@ -32,7 +32,7 @@ DEBOUNCE_SECONDS = 0.25
 
 ASK_INTERVAL_SECONDS = 1.0
 
-LINGER_ABOVE, LINGER_PER_RATE, LINGER_SECONDS = 3_000, 1.5e-6, 0.010
+LINGER_ABOVE, LINGER_PER_RATE, LINGER_SECONDS = 1_000, 2.5e-6, 0.005
 """gRPC gives messages one by one. Above so many accounts a second, what comes within a time that grows with their
 rate, up to the last of these, is one batch: each costs less then. Below it each is handed over at once."""
 

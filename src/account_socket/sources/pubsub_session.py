@@ -44,6 +44,9 @@ class PubSubSession:
     """
     The state of one connection.
 
+    Args:
+        forks: the watch of all connections, where a fork may take back what is streamed (`processed`).
+
     Attributes:
         ready: every program is subscribed.
         failure: why the connection is of no use, as the node wrote it, or "".
@@ -52,10 +55,16 @@ class PubSubSession:
         doubtful_slot: a slot that needs confirming by getSlot before it counts, or None.
         slot_ahead: an account waits whose slot lies beyond what the tip allows.
         odd: what was odd since the caller last emptied it.
-        forks: which accounts a fork made doubtful, at `processed`; else None.
     """
 
-    def __init__(self, reader: FrameReader, tip: SlotTip, programs: Sequence[str], commitment: str) -> None:
+    def __init__(
+        self,
+        reader: FrameReader,
+        tip: SlotTip,
+        programs: Sequence[str],
+        commitment: str,
+        forks: ForkWatch | None = None,
+    ) -> None:
         self._reader = reader
         self._tip = tip
         self._commitment = commitment
@@ -78,7 +87,7 @@ class PubSubSession:
         self.doubtful_slot: int | None = None
         self.slot_ahead = False
         self.odd: list[Odd] = []
-        self.forks = ForkWatch() if commitment == "processed" else None
+        self.forks = forks
         tip.new_connection()
         self._outgoing = [request(_SLOT_SUBSCRIBE_ID, "slotSubscribe")]
         for program in programs:

@@ -17,6 +17,7 @@ from account_socket.endpoints import Endpoint, is_loopback
 from account_socket.errors import SourceError
 from account_socket.model import Gap
 from account_socket.sources.base import Datasource, Deliver, SourceStatus
+from account_socket.sources.fork_watch import ForkWatch
 from account_socket.sources.pubsub import FrameReader
 from account_socket.sources.pubsub_session import PubSubSession
 from account_socket.sources.rpc_connection import PubSubConnection
@@ -96,6 +97,7 @@ class RpcWebSocket(Datasource):
         self._tip = SlotTip()
         self._complete_to: int | None = None
         self._reader = FrameReader(name)
+        self._forks = ForkWatch() if commitment == "processed" else None
         self._watched: tuple[str, ...] = ()
         self._connection: PubSubConnection | None = None
 
@@ -130,7 +132,7 @@ class RpcWebSocket(Datasource):
             return self._describe(error), 0.0, _retry_after(error)
         run = PubSubConnection(
             connection,
-            PubSubSession(self._reader, self._tip, self._programs, self._commitment),
+            PubSubSession(self._reader, self._tip, self._programs, self._commitment, self._forks),
             self._tip,
             name=self.name,
             endpoint=self._endpoint,
@@ -151,6 +153,8 @@ class RpcWebSocket(Datasource):
             self._connection = None
             if self.status.connected:
                 self._complete_to = self.status.tip_slot
+            if self._forks is not None:
+                self._forks.interrupted()
                 self.status.last_error = run.reason or self.status.last_error
             self.status.connected = False
             await connection.close()

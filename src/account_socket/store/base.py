@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from account_socket.model import AccountUpdate, Mark, StoredState
 
 ID_BLOCK = 100_000
@@ -43,6 +45,39 @@ class Identity:
     next_id: int
     last_created_at: str
     has_states: bool
+
+
+class StoredUpdate(msgspec.Struct, frozen=True, gc=False):
+    """One update as it is stored; `account_json` is the public `account` object."""
+
+    id: int
+    prev_id: int | None
+    pubkey: str
+    slot: int
+    account_json: bytes
+
+
+@dataclass(frozen=True)
+class Selection:
+    """
+    Which accounts; each condition narrows it.
+
+    Attributes:
+        where: (path, value): the names and indexes that lead to a value of `data_json`, and the text it must have;
+            a number and a literal have the text that JSON writes for them.
+    """
+
+    account_type: str | None = None
+    owner: str | None = None
+    where: tuple[tuple[tuple[str, ...], str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Found:
+    """A page of states in the order of their pubkeys, and the pubkey to go on after; None at the end."""
+
+    states: list[StoredUpdate]
+    next: str | None
 
 
 class Store(ABC):
@@ -93,6 +128,38 @@ class Store(ABC):
     @abstractmethod
     async def states(self, pubkeys: Sequence[str]) -> dict[str, StoredState]:
         """Return the newest state of those of `pubkeys` that have one. Raises StoreError."""
+
+    @abstractmethod
+    async def history(self, pubkey: str, *, before: int, limit: int) -> tuple[list[StoredUpdate], bool]:
+        """
+        Return at most `limit` updates of an account with ids below `before`, newest first, and whether there are more.
+
+        A page ends early where it is large. Rows that were there before this program are left out. Raises StoreError.
+        """
+
+    @abstractmethod
+    async def state_at(self, pubkey: str, slot: int) -> StoredUpdate | None:
+        """
+        Return an account's newest update of slot `slot` or before; not one that a fork took back by then.
+
+        None: it has no state, or history does not reach back so far without a hole. Raises StoreError.
+        """
+
+    @abstractmethod
+    async def find(self, selection: Selection, *, after: str, limit: int) -> Found:
+        """
+        Return at most `limit` newest states that fit, of the accounts behind `after`.
+
+        The work is bounded: a page may be shorter than `limit`, or empty, and yet not be the last. Raises StoreError.
+        """
+
+    @abstractmethod
+    async def later(self, pubkeys: Sequence[str], *, after: int, limit: int) -> list[int]:
+        """Return ids of history of `pubkeys` above `after`, sorted; of more than `limit` any. Raises StoreError."""
+
+    @abstractmethod
+    async def updates(self, ids: Sequence[int]) -> list[StoredUpdate]:
+        """Return those of some dozens of updates that are in the history, by id. Raises StoreError."""
 
     @abstractmethod
     async def prune(self, *, before: str, limit: int) -> int:

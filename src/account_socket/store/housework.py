@@ -15,7 +15,6 @@ from account_socket.store.base import accounts_at_once
 from account_socket.store.connection import connect_reader, connect_writer
 from account_socket.store.lock import take_lock
 from account_socket.store.pruning import (
-    MAX_ROWS,
     SpaceReturn,
     delete_before,
     delete_rows,
@@ -27,6 +26,9 @@ from account_socket.store.sqlite_errors import store_error
 from account_socket.store.summary import check_exists
 
 ROWS_PAGE = 5_000
+ROWS_AT_ONCE = 32
+"""Rows of one transaction: more than a server takes, since somebody waits for the end."""
+
 CHECKPOINT_PAGES = 1_000
 """Without a server nobody else copies the WAL into the database."""
 
@@ -50,7 +52,7 @@ def prune(path: Path, *, before: str | None, keep: int | None, tell: Tell) -> in
     """
     Delete history created before `before`, and of each account what is beyond its `keep` newest rows.
 
-    Each transaction takes 1 to 2 ms, and as long a pause follows, so that a server's commits come in between.
+    Each transaction takes about a millisecond, and as long a pause follows, so that a server's commits come in between.
 
     Returns:
         How many rows are gone.
@@ -67,10 +69,10 @@ def prune(path: Path, *, before: str | None, keep: int | None, tell: Tell) -> in
 
 def _prune(connection: sqlite3.Connection, before: str | None, keep: int | None) -> Iterator[int]:
     if before is not None:
-        rows = MAX_ROWS
-        while rows == MAX_ROWS:
+        rows = ROWS_AT_ONCE
+        while rows == ROWS_AT_ONCE:
             with _pause():
-                rows = delete_before(connection, before, MAX_ROWS)
+                rows = delete_before(connection, before, ROWS_AT_ONCE)
             yield rows
     after = ""
     page_length = accounts_at_once(keep or 1)
@@ -80,9 +82,9 @@ def _prune(connection: sqlite3.Connection, before: str | None, keep: int | None)
         while more:
             ids = sorted(select_excess(connection, page, keep, ROWS_PAGE))
             more = len(ids) == ROWS_PAGE  # what a server adds meanwhile is not chased
-            for start in range(0, len(ids), MAX_ROWS):
+            for start in range(0, len(ids), ROWS_AT_ONCE):
                 with _pause():
-                    rows = delete_rows(connection, ids[start : start + MAX_ROWS])
+                    rows = delete_rows(connection, ids[start : start + ROWS_AT_ONCE])
                 yield rows
 
 

@@ -13,8 +13,8 @@ from time import perf_counter
 
 from account_socket.store.connection import transaction
 
-MAX_ROWS = 64
-"""Rows that one transaction deletes: 1 to 2 ms of work, for which commits of updates wait."""
+MAX_ROWS = 16
+"""Rows that one transaction deletes: under a millisecond of work, for which commits of updates wait."""
 
 STEP_SECONDS = 0.002
 """How long a step of giving space back may take: what it costs depends on how many pages are free."""

@@ -17,10 +17,17 @@ import structlog
 from account_socket.database_url import SqliteUrl, parse_database_url
 from account_socket.errors import StoreError
 from account_socket.model import AccountUpdate, Mark, StoredState
-from account_socket.store.base import Identity, Store
+from account_socket.store.base import Found, Identity, Selection, Store, StoredUpdate
 from account_socket.store.connection import connect_reader, connect_writer
 from account_socket.store.lock import take_lock
 from account_socket.store.pruning import MAX_ROWS, SpaceReturn, select_accounts, select_excess
+from account_socket.store.queries import (
+    select_accounts_where,
+    select_at,
+    select_history,
+    select_later,
+    select_updates,
+)
 from account_socket.store.rows import select_marks, select_marks_of, select_note, select_states
 from account_socket.store.schema import prepare
 from account_socket.store.upkeep import PERIOD_SECONDS, Upkeep
@@ -169,6 +176,21 @@ class SqliteStore(Store):
             page = tuple(pubkeys[start : start + STATES_PAGE])
             found |= await self._read().submit(partial(select_states, pubkeys=page))
         return found
+
+    async def history(self, pubkey: str, *, before: int, limit: int) -> tuple[list[StoredUpdate], bool]:
+        return await self._read().submit(partial(select_history, pubkey=pubkey, before=before, limit=limit))
+
+    async def state_at(self, pubkey: str, slot: int) -> StoredUpdate | None:
+        return await self._read().submit(partial(select_at, pubkey=pubkey, slot=slot))
+
+    async def find(self, selection: Selection, *, after: str, limit: int) -> Found:
+        return await self._read().submit(partial(select_accounts_where, selection=selection, after=after, limit=limit))
+
+    async def later(self, pubkeys: Sequence[str], *, after: int, limit: int) -> list[int]:
+        return await self._read().submit(partial(select_later, pubkeys=tuple(pubkeys), after=after, limit=limit))
+
+    async def updates(self, ids: Sequence[int]) -> list[StoredUpdate]:
+        return await self._read().submit(partial(select_updates, ids=tuple(ids)))
 
     def _read(self) -> Jobs:
         """Return the readers' queue, with one more reader where all are busy."""

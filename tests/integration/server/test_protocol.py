@@ -382,14 +382,14 @@ async def test_a_failing_flush_costs_one_client(served: Served, monkeypatch: pyt
         await ask(healthy, {"action": "subscribe", "pubkey": KEY_A, "id": 1})
         (connection,) = [one for one in served.listener.clients.connections if one.number == 1]
 
-        take = Outbox.take
+        take_at_once = Outbox.take_at_once
 
-        def explode(outbox: Outbox, *, writable: bool) -> list[bytes]:
+        def explode(outbox: Outbox) -> bytes:
             if outbox is connection.outbox:
                 raise RuntimeError("for the test")
-            return take(outbox, writable=writable)
+            return take_at_once(outbox)
 
-        monkeypatch.setattr(Outbox, "take", explode)
+        monkeypatch.setattr(Outbox, "take_at_once", explode)
         served.publish()
         assert (await receive(healthy))["account"]["id"] == 1
         await until(lambda: served.listener.connections == 1)

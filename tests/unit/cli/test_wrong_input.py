@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
 from tests.commands import run
 from tests.running import QUIET
 from tests.servers import free_port
@@ -43,17 +42,24 @@ async def test_every_line_of_a_hint_is_indented(tmp_path: Path) -> None:
     assert all(re.match(r" {6}\S", line) for line in others)
 
 
-@pytest.mark.parametrize("command", ["doctor", "run"])
-async def test_a_line_of_the_env_file_that_is_none(tmp_path: Path, command: str) -> None:
-    """A line of `.env` that is no assignment is named by file and number, without what it holds; nothing starts."""
-    (tmp_path / ".env").write_text("RPC_URL=ws://127.0.0.1:1\n\n# comment\nbad line=s3cr3t\nGEYSER_X_TOKEN='s3cr3t\n")
-    ended = await run(command, cwd=tmp_path)
-    told = ended.out + ended.err
-    assert ended.code == (1 if command == "doctor" else 2)
-    for line in (4, 5):
-        assert f"{tmp_path / '.env'}, line {line}: is not NAME=VALUE" in told
-    assert "s3cr3t" not in told
-    assert "python-dotenv" not in told
+async def test_a_line_of_the_env_file_that_is_none(tmp_path: Path) -> None:
+    """A line of `.env` that is no assignment is left out, and named by file and number without what it holds."""
+    (tmp_path / ".env").write_text("WEBSOCKET_PORT=x\n\n# comment\nbad line=s3cr3t\nGEYSER_X_TOKEN='s3cr3t\n")
+    ended = await run("serve", cwd=tmp_path)
+    assert ended.code == 2
+    told = ended.err.splitlines()
+    assert told[:2] == [f"{tmp_path / '.env'}, line {number}: is not NAME=VALUE; left out" for number in (4, 5)]
+    assert told[2].startswith("WEBSOCKET_PORT='x' (from ")
+    assert "s3cr3t" not in ended.err
+    assert "python-dotenv" not in ended.err
+
+
+async def test_an_env_file_without_any_assignment(tmp_path: Path) -> None:
+    """A `.env` of which no line can be read exits 2."""
+    (tmp_path / ".env").write_text('{\n  "RPC_URL": "ws://127.0.0.1:1"\n}\n')
+    ended = await run("run", cwd=tmp_path)
+    assert (ended.code, ended.out) == (2, "")
+    assert f"{tmp_path / '.env'}, line 1: is not NAME=VALUE" in ended.err
 
 
 async def test_an_env_file_that_is_no_text(tmp_path: Path) -> None:

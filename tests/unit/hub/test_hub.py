@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.samples import KEY_A, KEY_B, update
 
 from account_socket.hub.hub import Answered, Hub
-from account_socket.hub.outbox import Outbox
+from account_socket.hub.outbox import Batch, Outbox
 from account_socket.model import Origin, StoredState
 
 
@@ -32,7 +32,7 @@ class Client:
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
-        self.outbox = Outbox(self.flush)
+        self.outbox = Outbox(self.flush, Batch())
         self.writable = True
         self.writes: list[list[bytes]] = []
         self.acks: list[tuple[list[str], list[str]]] = []

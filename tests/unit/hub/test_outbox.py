@@ -5,8 +5,8 @@ from account_socket.hub.frames import Message, notice_message
 from account_socket.hub.outbox import TURN_BYTES, Batch, Outbox
 
 
-def outbox(max_bytes: int = 1 << 20) -> Outbox:
-    return Outbox(lambda: None, max_bytes)
+def outbox(max_bytes: int = 1 << 20, batch: Batch | None = None) -> Outbox:
+    return Outbox(lambda: None, batch or Batch(), max_bytes)
 
 
 def put(box: Outbox, *messages: Message) -> None:
@@ -160,7 +160,7 @@ def test_one_message_is_its_own_buffer() -> None:
     box = outbox()
     message = Message(b"frame", "key")
     put(box, message)
-    assert box.take_at_once(Batch()) is message.frame
+    assert box.take_at_once() is message.frame
     assert (box.pending, box.sent) == ([], 1)
 
 
@@ -168,10 +168,10 @@ def test_the_second_client_with_the_same_messages_shares_one_buffer_with_the_thi
     """The first is written frame by frame, as nobody knows yet whether another will be written the same."""
     batch = Batch()
     messages = [Message(b"one", "a"), Message(b"two", "b")]
-    boxes = [outbox() for _ in range(3)]
+    boxes = [outbox(batch=batch) for _ in range(3)]
     for box in boxes:
         put(box, *messages)
-    taken = [box.take_at_once(batch) for box in boxes]
+    taken = [box.take_at_once() for box in boxes]
     assert taken == [b"", b"onetwo", b"onetwo"]
     assert taken[1] is taken[2]
     assert [box.sent for box in boxes] == [0, 2, 2]
@@ -182,9 +182,9 @@ def test_messages_that_only_look_alike_are_not_shared() -> None:
     """Equal bytes of another message may be another state's; only the same messages count."""
     batch = Batch()
     for _ in range(3):
-        box = outbox()
+        box = outbox(batch=batch)
         put(box, Message(b"one", "a"), Message(b"two", "b"))
-        assert box.take_at_once(batch) == b""
+        assert box.take_at_once() == b""
 
 
 def test_a_client_that_is_behind_is_not_written_at_once() -> None:
@@ -193,5 +193,5 @@ def test_a_client_that_is_behind_is_not_written_at_once() -> None:
     put(box, Message(b"old", "a"))
     box.take(writable=False)
     put(box, Message(b"new", "b"))
-    assert box.take_at_once(Batch()) == b""
+    assert box.take_at_once() == b""
     assert box.take(writable=True) == [b"old", b"new"]

@@ -116,13 +116,23 @@ def test_a_lost_source_loses_its_slots() -> None:
 def test_a_source_that_is_back_does_not_own_its_last_slot_again() -> None:
     """Of the slot in which a source broke off another one may tell the end, also once the first one is back."""
     order = ordering()
-    admitted(order, raw(slot=1, data=b"a"))
+    admitted(order, raw(slot=1, data=b"a", source="geyser", write_version=9))
+    order.lose("geyser")
+    order.regain("geyser")
+    assert admitted(order, raw(slot=1, data=b"a")) == [], "the same content"
+    assert admitted(order, raw(slot=1, data=b"b")) == [b"b"]
+    admitted(order, raw(slot=2, data=b"c", source="geyser", write_version=12))
+    assert admitted(order, raw(slot=2, data=b"d")) == []
+
+
+def test_what_a_slot_ended_with_is_not_taken_back_by_a_write_in_it() -> None:
+    """PubSub tells a slot's last state: a write of that slot that Yellowstone brings later is not newer, but odd."""
+    order = ordering()
+    admitted(order, raw(slot=1, data=b"ended with"))
     order.lose("rpc-0")
-    order.regain("rpc-0")
-    assert admitted(order, raw(slot=1, data=b"a", source="geyser", write_version=9)) == [], "the same content"
-    assert admitted(order, raw(slot=1, data=b"b", source="geyser", write_version=9)) == [b"b"]
-    admitted(order, raw(slot=2, data=b"c"))
-    assert admitted(order, raw(slot=2, data=b"d", source="geyser")) == []
+    assert admitted(order, raw(slot=1, data=b"before", source="geyser", write_version=9)) == []
+    assert order.unsettled() == [KEY_A], "only the node knows for certain"
+    assert order.unsettled() == []
 
 
 def test_what_another_source_told_of_a_slot_is_told_of_when_its_owner_is_lost() -> None:

@@ -91,6 +91,57 @@ def test_a_good_handshake() -> None:
     assert b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in answer
 
 
+AGREED = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+
+
+@pytest.mark.parametrize(
+    ("offer", "answer"),
+    [
+        (None, None),
+        ("permessage-deflate", AGREED),
+        ("permessage-deflate; client_max_window_bits", AGREED),  # browsers, ws, websockets
+        ("permessage-deflate; server_no_context_takeover; client_no_context_takeover", AGREED),
+        ("permessage-deflate; client_max_window_bits=15", AGREED + "; client_max_window_bits=15"),
+        ("permessage-deflate; server_max_window_bits=15", AGREED + "; server_max_window_bits=15"),
+        ("permessage-deflate; server_max_window_bits=14", None),
+        ("permessage-deflate; server_max_window_bits=8", None),
+        ("permessage-deflate; client_max_window_bits=10", None),
+        ("permessage-deflate; server_max_window_bits=10, permessage-deflate", AGREED),
+        ("permessage-deflate, permessage-deflate; server_no_context_takeover", AGREED),
+        ("permessage-deflate; server_max_window_bits", None),
+        ("permessage-deflate; server_max_window_bits=16", None),
+        ("permessage-deflate; server_no_context_takeover=1", None),
+        ("permessage-deflate; window=15", None),
+        ("permessage-deflate; client_max_window_bits; client_max_window_bits", None),
+        ("x-webkit-deflate-frame, permessage-bzip2", None),
+        ("x-webkit-deflate-frame, permessage-deflate; client_max_window_bits", AGREED),
+    ],
+)
+def test_which_offers_of_compression_are_taken(offer: str | None, answer: str | None) -> None:
+    """The first with whole windows is, never with context takeover; without one the client is let in plain."""
+    head = HEAD if offer is None else HEAD[:-2] + f"Sec-WebSocket-Extensions: {offer}\r\n\r\n".encode()
+    assert extensions_agreed(head, compression=True) == answer
+    assert extensions_agreed(head, compression=False) is None
+
+
+def extensions_agreed(head: bytes, *, compression: bool) -> str | None:
+    shaken = shake_hands(head, max_message_bytes=10, logger=LOG, compression=compression)
+    assert isinstance(shaken, ServerProtocol)
+    (answer,) = shaken.data_to_send()
+    values = [line.partition(b": ")[2] for line in answer.split(b"\r\n") if line.startswith(b"Sec-WebSocket-Ext")]
+    assert bool(values) == bool(shaken.extensions)
+    return values[0].decode() if values else None
+
+
+@pytest.mark.parametrize("value", ["permessage-deflate;", "=", "permessage-deflate; =", ";;", "a b", "\x7f"])
+def test_an_offer_that_is_none(value: str) -> None:
+    """A header that is not a list of extensions is refused with 400 where extensions are looked at."""
+    head = HEAD[:-2] + f"Sec-WebSocket-Extensions: {value}\r\n\r\n".encode()
+    shaken = shake_hands(head, max_message_bytes=10, logger=LOG, compression=True)
+    assert isinstance(shaken, Refused)
+    assert shaken.response.startswith(b"HTTP/1.1 400 ")
+
+
 @given(st.binary(max_size=300))
 def test_any_bytes_are_judged(data: bytes) -> None:
     """No bytes raise, and none but a handshake are taken for one."""

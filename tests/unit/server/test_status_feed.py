@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.samples import KEY_A, update
 
 from account_socket.hub.hub import Hub
-from account_socket.hub.outbox import Outbox
+from account_socket.hub.outbox import Batch, Outbox
 from account_socket.model import Gap
 from account_socket.server.readiness import Readiness
 from account_socket.server.status_feed import MAX_WAITING_SLOTS, StatusFeed
@@ -47,7 +47,7 @@ class World:
         self.asker = self.join()
 
     def join(self) -> Outbox:
-        outbox = Outbox(lambda: None)
+        outbox = Outbox(lambda: None, Batch())
         self.feed.greet(outbox)
         return outbox
 

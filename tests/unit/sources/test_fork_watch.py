@@ -99,3 +99,18 @@ def test_a_node_that_names_no_root_costs_a_bounded_memory() -> None:
         watch.began(slot, slot - 1, None)
         watch.wrote(slot, KEY_A)
     assert len(watch._writes) + len(watch._parents) <= 2 * MAX_SLOTS + 1
+
+
+def test_after_an_interruption_all_that_is_not_rooted_is_doubtful_once() -> None:
+    """A fork may have died between two connections; what was rooted before is sure, what comes after is watched."""
+    watch = ForkWatch()
+    for slot in (1, 2, 3):
+        watch.began(slot, slot - 1, slot - 2 if slot > 2 else None)
+        watch.wrote(slot, f"in {slot}")
+    watch.interrupted()
+    assert watch.doubtful == set()
+    watch.began(7, 6, 1)
+    assert watch.doubtful == {"in 2", "in 3"}
+    watch.doubtful = set()
+    watch.began(8, 7, 1)
+    assert watch.doubtful == set()

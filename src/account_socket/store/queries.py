@@ -1,0 +1,171 @@
+"""What clients ask of the SQLite tables: pages of states, pages of history, the past."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from account_socket.model import encode_account
+from account_socket.store.base import Found, Selection, StoredUpdate
+from account_socket.store.rows import FORMAT
+
+MAX_PAGE_BYTES = 4 * 1024 * 1024
+"""A page ends early above this, however many rows were asked for; it has at least one."""
+
+MAX_SCANNED = 5_000
+"""The most accounts that are looked at for one page."""
+
+MAX_FORK_SLOTS = 512
+"""In the order of ids, slots of an account go back only where a fork died, and never so far."""
+
+_COLUMNS = (
+    "pubkey, id, slot, account_type, owner, lamports, CAST(data_json AS BLOB), created_at, prev_id,"
+    " coalesce(signature, '')"
+)
+_STATE_COLUMNS = f"{_COLUMNS}, closed, {FORMAT}"
+_HISTORY_COLUMNS = f"{_COLUMNS}, data_json = 'null', format"
+
+_HISTORY = f"""
+SELECT {_HISTORY_COLUMNS} FROM account_updates WHERE pubkey = ? AND id < ? ORDER BY id DESC LIMIT ?
+"""  # noqa: S608  (our constants, here and below)
+_STATE = f"SELECT {_STATE_COLUMNS} FROM account_state WHERE pubkey = ?"  # noqa: S608
+_ENDS = """
+SELECT (SELECT id FROM account_updates WHERE pubkey = :pubkey ORDER BY id LIMIT 1),
+ (SELECT id + 1 FROM account_updates WHERE pubkey = :pubkey ORDER BY id DESC LIMIT 1)
+"""
+_FROM = "SELECT id, slot FROM account_updates WHERE pubkey = ? AND id >= ? ORDER BY id LIMIT 1"
+_AT = f"""
+SELECT {_HISTORY_COLUMNS} FROM account_updates WHERE pubkey = ? AND id < ? AND slot <= ? ORDER BY id DESC LIMIT 1
+"""  # noqa: S608
+_AFTER = "SELECT prev_id FROM account_updates WHERE pubkey = ? AND id > ? ORDER BY id LIMIT 1"
+_SCANNED = "SELECT pubkey FROM account_state WHERE pubkey > ? ORDER BY pubkey LIMIT 1 OFFSET ?"
+_HAS = """
+CASE json_type(data_json, ?) WHEN 'object' THEN 0 WHEN 'array' THEN 0
+ WHEN 'text' THEN data_json ->> ? = ? ELSE data_json -> ? = ? END
+"""
+_LATER = """
+SELECT json_group_array(id) FROM (
+ SELECT id FROM account_updates WHERE pubkey IN (SELECT value FROM json_each(?)) AND id > ? LIMIT ?)
+"""
+_UPDATES = f"""
+SELECT {_HISTORY_COLUMNS} FROM account_updates WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id
+"""  # noqa: S608
+
+
+def select_history(
+    connection: sqlite3.Connection, pubkey: str, before: int, limit: int
+) -> tuple[list[StoredUpdate], bool]:
+    """As `Store.history`. Raises sqlite3.Error."""
+    return _page(connection.execute(_HISTORY, (pubkey, before, limit + 1)), limit)
+
+
+def _page(rows: Iterable[Any], limit: int) -> tuple[list[StoredUpdate], bool]:
+    """Return at most `limit` rows within the bytes of a page, and whether there are more to be told."""
+    page: list[StoredUpdate] = []
+    size = 0
+    for row in rows:
+        update = _read(row)
+        if update is None:
+            return page, False  # adopted; all that are older are adopted too
+        if len(page) == limit or size >= MAX_PAGE_BYTES:
+            return page, True
+        page.append(update)
+        size += len(update.account_json)
+    return page, False
+
+
+def select_at(connection: sqlite3.Connection, pubkey: str, slot: int) -> StoredUpdate | None:
+    """As `Store.state_at`. Raises sqlite3.Error."""
+    connection.execute("BEGIN")  # one moment for all the looks below
+    try:
+        row = connection.execute(_STATE, (pubkey,)).fetchone()
+        state = None if row is None else _read(row)
+        if state is None or state.slot <= slot:
+            return state
+        past = _select_past(connection, pubkey, slot)
+        if past is None:
+            return None
+        after = connection.execute(_AFTER, (pubkey, past.id)).fetchone()
+        # What follows it must say so: while the disk was full, or an adopted table was copied, rows were left out.
+        follower = after[0] if after else state.prev_id
+        return past if follower == past.id else None
+    finally:
+        connection.rollback()
+
+
+def _select_past(connection: sqlite3.Connection, pubkey: str, slot: int) -> StoredUpdate | None:
+    """Return the row of the highest id whose slot is not above `slot`, in few looks, however many there are."""
+    first, end = connection.execute(_ENDS, {"pubkey": pubkey}).fetchone()
+    if first is None:
+        return None
+    while first < end:
+        middle = (first + end) // 2
+        id_, its_slot = connection.execute(_FROM, (pubkey, middle)).fetchone() or (end, slot + MAX_FORK_SLOTS + 1)
+        if its_slot <= slot + MAX_FORK_SLOTS:
+            first = id_ + 1
+        else:
+            end = middle
+    row = connection.execute(_AT, (pubkey, end, slot)).fetchone()
+    return None if row is None else _read(row)
+
+
+def select_accounts_where(connection: sqlite3.Connection, selection: Selection, after: str, limit: int) -> Found:
+    """As `Store.find`. Raises sqlite3.Error."""
+    scanned = connection.execute(_SCANNED, (after, MAX_SCANNED - 1)).fetchone()
+    conditions, values = ["pubkey > ?"], [after]
+    if scanned is not None:
+        conditions.append("pubkey <= ?")
+        values.append(scanned[0])
+    for column, value in (("account_type", selection.account_type), ("owner", selection.owner)):
+        if value is not None:
+            conditions.append(f"{column} = ?")
+            values.append(value)
+    for path, wanted in selection.where:
+        conditions.append(_HAS)
+        steps = json_path(path)
+        values += [steps, steps, wanted, steps, wanted]
+    sql = f"SELECT {_STATE_COLUMNS} FROM account_state WHERE {' AND '.join(conditions)} ORDER BY pubkey LIMIT ?"  # noqa: S608  (placeholders only)
+    page, more = _page(connection.execute(sql, (*values, limit + 1)), limit)
+    if more:
+        return Found(page, page[-1].pubkey)
+    return Found(page, scanned[0] if scanned is not None else None)
+
+
+def json_path(path: Sequence[str]) -> str:
+    """Return the SQL form of the names and indexes that lead to a value; a number is an index of an array."""
+    return "$" + "".join(f"[{step}]" if step.isdecimal() else f'."{step}"' for step in path)
+
+
+def select_later(connection: sqlite3.Connection, pubkeys: Sequence[str], after: int, limit: int) -> list[int]:
+    """As `Store.later`. Raises sqlite3.Error."""
+    (ids,) = connection.execute(_LATER, (json.dumps(pubkeys), after, limit)).fetchone()
+    return sorted(json.loads(ids))
+
+
+def select_updates(connection: sqlite3.Connection, ids: Sequence[int]) -> list[StoredUpdate]:
+    """As `Store.updates`. Raises sqlite3.Error."""
+    rows = connection.execute(_UPDATES, (json.dumps(ids),)).fetchall()
+    return [update for update in map(_read, rows) if update is not None]
+
+
+def _read(row: Any) -> StoredUpdate | None:
+    """Return what a row says, or None for one that was there before this program."""
+    pubkey, id_, slot, type_, owner, lamports, data_json, created_at, prev_id, signature, closed, format_ = row
+    if format_ != FORMAT:
+        return None
+    account_json = encode_account(
+        id=id_,
+        pubkey=pubkey,
+        slot=slot,
+        account_type=type_,
+        owner=owner,
+        lamports=lamports,
+        data_json=data_json,
+        created_at=created_at,
+        prev_id=prev_id,
+        closed=bool(closed),
+        signature=signature,
+    )
+    return StoredUpdate(id_, prev_id, pubkey, slot, account_json)
