@@ -180,10 +180,12 @@ class Feeder(Tool):
 
 
 class Load(Tool):
-    """The clients (bench/native/load.c)."""
+    """The clients (bench/native/load.c); `deflate`: they take compressed frames."""
 
-    def __init__(self, port: int, made: Messages, room: int = 1_000, *, receive_bytes: int = 0) -> None:
-        super().__init__("load", port, made.keys, room, receive_bytes)
+    def __init__(
+        self, port: int, made: Messages, room: int = 1_000, *, receive_bytes: int = 0, deflate: bool = False
+    ) -> None:
+        super().__init__("load", port, made.keys, room, receive_bytes, *(["deflate"] if deflate else []))
 
     def connect(self, count: int) -> float:
         """Connect so many more clients; return the seconds. Raises RuntimeError if one is not let in."""

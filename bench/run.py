@@ -41,6 +41,7 @@ NAMES = (
     "sparse",
     "crowd",
     "slow",
+    "compression",
     "portfolio",
     "stored",
 )

@@ -1,8 +1,11 @@
 /*
  * Many WebSocket clients in one thread: they subscribe, count what comes and how long it took.
  *
- *   load PORT KEYS [CONNECTIONS [BYTES]]   KEYS: a file of public keys, one a line; CONNECTIONS: the most there will be;
- *                                          BYTES: of a socket's receive buffer, else as the kernel thinks fit
+ *   load PORT KEYS [CONNECTIONS [BYTES [deflate]]]
+ *                                    KEYS: a file of public keys, one a line; CONNECTIONS: the most there will be;
+ *                                    BYTES: of a socket's receive buffer, 0: as the kernel thinks fit;
+ *                                    deflate: they offer permessage-deflate. What comes compressed is not inflated,
+ *                                    and counts as a live update without a latency
  *
  * Commands on stdin, each answered by one line:
  *   connect N                        N more clients               → connected TOTAL NANOSECONDS
@@ -44,8 +47,9 @@ static size_t wanted; /* clients to be connected */
 static char (*keys)[48];
 static size_t key_count;
 static int poller, port, receive_bytes;
+static bool deflate;
 static struct {
-    uint64_t live, states, acks, errors, bytes, reads, backwards, closed, max_ns;
+    uint64_t live, compressed, states, acks, errors, bytes, reads, backwards, closed, max_ns;
     uint64_t buckets[64 * STEPS];
 } counts;
 static enum { IDLE, CONNECTING, ACKS, LIVE } waiting;
@@ -158,7 +162,8 @@ static size_t take_messages(struct client *client, unsigned char *at, size_t siz
         size_t peek = frame.size < PEEK ? frame.size : PEEK;
         if (size < frame.head + peek) break;
         char *payload = (char *)at + frame.head;
-        if (frame.opcode == 1) take_text(client, payload, peek, now);
+        if (frame.opcode == 1 && at[0] & 0x40) counts.compressed++, counts.live++, client->live++;
+        else if (frame.opcode == 1) take_text(client, payload, peek, now);
         else if (frame.opcode == 9) post(client, 10, payload, peek);
         else if (frame.opcode == 8) counts.errors++;
         size_t whole = frame.head + frame.size;
@@ -214,7 +219,8 @@ static void receive(struct client *client, uint64_t now) {
 
 static void connect_more(void) {
     static const char head[] = "GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                               "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+                               "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n";
+    static const char offer[] = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
     struct sockaddr_in address = {
         .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     while (opening < IN_FLIGHT && client_count < wanted) {
@@ -224,8 +230,8 @@ static void connect_more(void) {
         if (receive_bytes) setsockopt(client->fd, SOL_SOCKET, SO_RCVBUF, &receive_bytes, sizeof receive_bytes);
         if (connect(client->fd, (struct sockaddr *)&address, sizeof address)) die("connect");
         set_nonblocking(client->fd);
-        client->out = malloc(sizeof head);
-        memcpy(client->out, head, client->out_size = sizeof head - 1);
+        client->out = malloc(sizeof head + sizeof offer + 2);
+        client->out_size = (size_t)sprintf(client->out, "%s%s\r\n", head, deflate ? offer : "");
         watch(client, EPOLL_CTL_ADD);
         flush_client(client);
         opening++;
@@ -270,10 +276,10 @@ static void report(void) {
         if (clients[c].live < least) least = clients[c].live;
         if (clients[c].live > most) most = clients[c].live;
     }
-    printf("{\"clients\":%zu,\"live\":%lu,\"states\":%lu,\"acks\":%lu,\"errors\":%lu,\"closed\":%lu,\"bytes\":%lu,"
+    printf("{\"clients\":%zu,\"live\":%lu,\"compressed\":%lu,\"states\":%lu,\"acks\":%lu,\"errors\":%lu,\"closed\":%lu,\"bytes\":%lu,"
            "\"reads\":%lu,\"backwards\":%lu,\"least\":%lu,\"most\":%lu,"
            "\"p50_us\":%.1f,\"p99_us\":%.1f,\"p999_us\":%.1f,\"max_us\":%.1f}\n",
-           opened, counts.live, counts.states, counts.acks, counts.errors, counts.closed, counts.bytes, counts.reads,
+           opened, counts.live, counts.compressed, counts.states, counts.acks, counts.errors, counts.closed, counts.bytes, counts.reads,
            counts.backwards, client_count ? least : 0, most, percentile(0.5), percentile(0.99), percentile(0.999),
            (double)counts.max_ns / 1000.0);
 }
@@ -342,7 +348,7 @@ static void load_keys(const char *path) {
 }
 
 int main(int count, char **arguments) {
-    if (count < 3) return fprintf(stderr, "load PORT KEYS [CONNECTIONS [BYTES]]\n"), 2;
+    if (count < 3) return fprintf(stderr, "load PORT KEYS [CONNECTIONS [BYTES [deflate]]]\n"), 2;
     struct epoll_event events[512], event = {.events = EPOLLIN};
     setvbuf(stdin, NULL, _IONBF, 0);
     raise_file_limit();
@@ -350,6 +356,7 @@ int main(int count, char **arguments) {
     load_keys(arguments[2]);
     client_room = count > 3 ? strtoul(arguments[3], NULL, 10) : 1000;
     receive_bytes = count > 4 ? atoi(arguments[4]) : 0;
+    deflate = count > 5;
     clients = calloc(client_room, sizeof *clients);
     poller = epoll_create1(0);
     epoll_ctl(poller, EPOLL_CTL_ADD, 0, &event);

@@ -46,6 +46,8 @@ from account_socket.server.limits import SPARE_SOCKETS, Limits
 from account_socket.server.listener import Listener
 from account_socket.server.open_files import within_open_files
 from account_socket.server.readiness import Readiness
+from account_socket.server.rest_parameters import Fields
+from account_socket.server.rest_reading import Reads
 from account_socket.server.status_feed import StatusFeed
 from account_socket.settings import Settings
 from account_socket.sources.base import Datasource
@@ -234,6 +236,7 @@ class Service:
             self.readiness,
             open_gaps=lambda: ((each.gap, each.error) for each in self._gaps.open),
             admitted=lambda: self._ordering.next_id - 1,
+            recovered=self._recheck_untrusted,
         )
         self._listener = Listener(
             settings.websocket_host,
@@ -244,6 +247,7 @@ class Service:
             metrics=self.metrics,
             limits=_limits(settings),
             greet=self._status_feed.greet,
+            reads=self._reads(),
         )
         measure_sources(self.metrics, self.sources)
         measure_pipeline(self.metrics, self.pipeline, self._ordering, self._snapshots)
@@ -252,6 +256,18 @@ class Service:
         measure_storage(self.metrics, self._store, self._cache)
         await self._listener.start()
         _warn_if_open(settings.websocket_host)
+
+    def _reads(self) -> Reads:
+        layouts = {
+            name: each for decoder in self._registry.programs.values() for name, each in decoder.layouts.items()
+        }
+        return Reads(
+            store=self._store,
+            trusts=lambda pubkey, slot: self._snapshots.trusts(pubkey) or self._gaps.trusts(slot),
+            tip_slot=lambda: self.readiness.tip_slot,
+            newest_id=lambda: self._ordering.next_id - 1,
+            fields=Fields(layouts),
+        )
 
     @property
     def url(self) -> str:
@@ -266,6 +282,10 @@ class Service:
         self._cluster.doubt()
         self._healer.report(gap)
         self._status_feed.note_gaps()
+
+    def _recheck_untrusted(self) -> None:
+        # Gaps may have been healed before whoever was told stale states last had subscribed.
+        self._healer.recheck([key for key in self.hub.subscribed_pubkeys() if not self._snapshots.trusts(key)])
 
     def _note_slot(self, slot: int, level: str) -> None:
         self._status_feed.note_slot(slot, level)

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 IN_PROCESS = ("decode", "parse", "store")
-WITH_SERVER = ("ingest", "yellowstone", "fanout", "sparse", "crowd", "slow", "portfolio", "stored")
+WITH_SERVER = ("ingest", "yellowstone", "fanout", "sparse", "crowd", "slow", "compression", "portfolio", "stored")
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 

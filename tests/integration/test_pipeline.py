@@ -416,6 +416,21 @@ async def test_a_doubtful_account_is_told_as_stale_where_no_node_answers_and_men
         assert "stale" not in client.messages[1]
 
 
+async def test_what_is_told_as_stale_after_the_gap_was_healed_is_read_again(tmp_path: Path) -> None:
+    """A client that comes between a gap's healing and the end of the silence is not left with the state before."""
+    async with rig(tmp_path / "account.db") as here:
+        await here.pipeline.admit([raw(slot=1, data=b"1")])
+    async with rig(tmp_path / "account.db") as here:
+        here.healer.report(GAP)
+        await until(lambda: here.gaps.healed == 1)
+        here.hub.stale = True
+        here.node.accounts[KEY_A] = raw(slot=20, data=b"2", origin=Origin.REREAD)
+        client = here.subscribe(KEY_A)
+        await until(lambda: len(client.messages) == 2)
+        assert (client.messages[0]["source"], client.messages[0]["stale"]) == ("database", True)
+        assert client.messages[1]["account"]["slot"] == 20
+
+
 async def test_while_upstream_is_silent_states_are_told_at_once_and_as_stale(tmp_path: Path) -> None:
     """With the hub told that upstream is silent, a known state comes at once, marked stale."""
     async with rig(tmp_path / "account.db") as here:

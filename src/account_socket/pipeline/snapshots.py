@@ -171,6 +171,8 @@ class Snapshots:
             if state is not None and mark is not None and state.id == mark.id and self._was_published(state.id):
                 stale = self.hub.stale or not self._gaps.trusts(mark.slot)
                 self.hub.settle(pubkey, state, source, stale=stale)
+                if stale:
+                    self._recheck((pubkey,))
             elif self.hub.waits_for(pubkey):
                 missing.append(pubkey)
         return missing

@@ -13,6 +13,7 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from account_socket.metrics import Metrics
 from account_socket.server.handshake import error_body
+from account_socket.server.token_bucket import TokenBucket
 
 MAX_BODY_BYTES = 64 * 1024
 SERVER_NAME = "account-socket"
@@ -37,14 +38,16 @@ _CODES = {
 }
 
 
-def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
-    """Return an error as every HTTP client of ours gets it."""
-    body = error_body(_CODES.get(status, "error"), message)
+def error_response(
+    status: int, message: str, headers: Mapping[str, str] | None = None, *, code: str | None = None
+) -> web.Response:
+    """Return an error as every HTTP client of ours gets it; with the status's own code where none is given."""
+    body = error_body(code or _CODES.get(status, "error"), message)
     return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 
 
 def make_app(*, readiness: Readiness, metrics: Metrics) -> web.Application:
-    """Return the application with /healthz, /readyz and /metrics; more routes may be added before it starts."""
+    """Return the application with /healthz, /readyz and /metrics; more may be added before it starts."""
 
     async def healthz(_: web.Request) -> web.Response:
         return _json(200, {"status": "ok"})
@@ -77,8 +80,13 @@ async def _errors_as_json(request: web.Request, handler: _Handler) -> web.Stream
     try:
         return await handler(request)
     except web.HTTPError as error:
-        kept = {name: error.headers[name] for name in ("Allow", "Retry-After") if name in error.headers}
-        return error_response(error.status, _explain(error, request), kept)
+        return explained(error, request)
+
+
+def explained(error: web.HTTPError, request: web.Request) -> web.Response:
+    """Return what aiohttp answers, in the shape of all our errors."""
+    kept = {name: error.headers[name] for name in ("Allow", "Retry-After") if name in error.headers}
+    return error_response(error.status, _explain(error, request), kept)
 
 
 def _explain(error: web.HTTPError, request: web.Request) -> str:
@@ -93,11 +101,16 @@ def _explain(error: web.HTTPError, request: web.Request) -> str:
 
 
 class HttpProtocol(RequestHandler):
-    """One HTTP connection, with errors of the HTTP layer itself (a malformed head) as JSON too."""
+    """
+    One HTTP connection, with errors of the HTTP layer itself (a malformed head) as JSON too.
 
-    __slots__ = ("_broken",)
+    Attributes:
+        budget: of requests for accounts.
+    """
 
-    def __init__(self, server: web.Server, *, head_seconds: float, linger_seconds: float) -> None:
+    __slots__ = ("_broken", "budget")
+
+    def __init__(self, server: web.Server, budget: TokenBucket, *, head_seconds: float, linger_seconds: float) -> None:
         """
         Args:
             head_seconds: how long the next request head may take, counted from the last answer.
@@ -113,6 +126,7 @@ class HttpProtocol(RequestHandler):
             logger=log,
         )
         self._broken = False
+        self.budget = budget
 
     def data_received(self, data: bytes) -> None:
         """Take what arrived (asyncio); what follows a malformed request is not looked at."""

@@ -21,6 +21,9 @@ from account_socket.server.connection import MAX_MESSAGE_BYTES, Connection, libr
 from account_socket.server.deadlines import Deadlines
 from account_socket.server.http import HttpProtocol, Readiness, error_response, make_app
 from account_socket.server.limits import Limits
+from account_socket.server.rest import add_rest
+from account_socket.server.rest_reading import Reads
+from account_socket.server.token_bucket import TokenBucket
 
 BACKLOG = 4096
 HTTP_SLICE_BYTES = 256
@@ -208,6 +211,7 @@ class Listener:
         readiness: what /readyz answers.
         metrics: what /metrics shows; the server adds its own.
         greet: see `Clients`.
+        reads: what HTTP clients read from; None: they cannot ask for accounts.
 
     Attributes:
         clients: the WebSocket clients and their totals.
@@ -226,6 +230,7 @@ class Listener:
         metrics: Metrics,
         limits: Limits | None = None,
         greet: Callable[[Outbox], None] = lambda _: None,
+        reads: Reads | None = None,
     ) -> None:
         self._host = host
         self._requested_port = port
@@ -240,6 +245,8 @@ class Listener:
         app = make_app(readiness=readiness, metrics=metrics)
         app.router.add_get("/ws", _upgrade_later)
         app.router.add_get("/ws/{tail:.*}", _upgrade_later)
+        if reads is not None:
+            add_rest(app, self.clients, reads, metrics)
         self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=HTTP_GOODBYE_SECONDS)
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -363,7 +370,8 @@ class Listener:
         server = self._runner.server
         assert server is not None
         limits = self._limits
-        return HttpProtocol(server, head_seconds=limits.head_seconds, linger_seconds=limits.close_seconds)
+        budget = TokenBucket(limits.requests, now=monotonic())
+        return HttpProtocol(server, budget, head_seconds=limits.head_seconds, linger_seconds=limits.close_seconds)
 
     def next_number(self) -> int:
         """Return a connection's name in the log."""

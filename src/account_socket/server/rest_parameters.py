@@ -8,6 +8,8 @@ from typing import Annotated
 
 import msgspec
 
+from account_socket.decode.decoder import UNKNOWN
+from account_socket.decode.layout import Layout, Place
 from account_socket.model import MAX_I64
 from account_socket.protocol.codes import ErrorCode
 from account_socket.protocol.messages import MAX_PUBKEYS, is_pubkey
@@ -20,6 +22,7 @@ MAX_VALUE_CHARACTERS = 256
 WHERE = "where."
 
 _STEP = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}|[0-9]{1,4}")
+_PLAIN = re.compile(r"[uif][0-9]+|bool|pubkey|bytes")
 _INTEGER = re.compile(r"0|[1-9][0-9]{0,18}")
 
 Parameters = Mapping[str, str]
@@ -111,29 +114,34 @@ def read_batch(body: bytes) -> tuple[str, ...]:
 
 class Fields:
     """
-    The decoded fields of all account types, by their dotted paths.
+    The decoded fields of all account types, by their dotted paths (`reward_infos.0.mint`).
 
-    Args:
-        types: account type → the paths of its fields, with `[0]` for an item of an array; and those of the blocks
-            whose fields depend on their content.
+    A block whose fields depend on its content (the base fee of DAMM v2) may have any.
     """
 
-    def __init__(self, types: Mapping[str, tuple[Collection[str], Collection[str]]]) -> None:
-        self.types = types
-        self._paths = {name: _dotted(paths) for name, (paths, _) in types.items()}
-        self._blocks = {name: _dotted(blocks) for name, (_, blocks) in types.items()}
+    def __init__(self, layouts: Mapping[str, Layout]) -> None:
+        self.types = (*layouts, UNKNOWN)
+        self._paths: dict[str, set[str]] = {UNKNOWN: {"raw", "error", "size", "sha256"}}
+        self._blocks: dict[str, set[str]] = {UNKNOWN: set()}
+        for name, layout in layouts.items():
+            told = [place for place in layout.places if not place.is_padding]
+            self._paths[name] = {_dotted(place.path) for place in told}
+            self._blocks[name] = {_dotted(place.path) for place in told if _is_block(place)}
 
     def __contains__(self, path: str) -> bool:
         return any(self.has(name, path) for name in self.types)
 
     def has(self, account_type: str, path: str) -> bool:
         """Whether accounts of this type may have a field at `path`."""
-        block = path.rpartition(".")[0]
-        return path in self._paths.get(account_type, ()) or block in self._blocks.get(account_type, ())
+        return path in self._paths[account_type] or path.rpartition(".")[0] in self._blocks[account_type]
 
 
-def _dotted(paths: Collection[str]) -> frozenset[str]:
-    return frozenset(path.replace("[", ".").replace("]", "") for path in paths)
+def _is_block(place: Place) -> bool:
+    return place.size > 1 and _PLAIN.fullmatch(place.type) is None  # an enum, the other named type, has one byte
+
+
+def _dotted(path: str) -> str:
+    return path.replace("[", ".").replace("]", "")
 
 
 def read_selection(parameters: Parameters, fields: Fields) -> Selection:

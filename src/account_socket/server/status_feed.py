@@ -50,6 +50,7 @@ class StatusFeed:
     Args:
         hub: whose listeners are told; its `stale` is kept up to date here, so that states and frames say the same.
         admitted: returns the id of the newest update that was admitted, published or not.
+        recovered: told when states are not told as stale any more.
     """
 
     def __init__(
@@ -60,12 +61,14 @@ class StatusFeed:
         *,
         open_gaps: OpenGaps,
         admitted: Callable[[], int],
+        recovered: Callable[[], None] = lambda: None,
     ) -> None:
         self._hub = hub
         self._sources = sources
         self._readiness = readiness
         self._open_gaps = open_gaps
         self._admitted = admitted
+        self._recovered = recovered
         self._last_before = admitted()
         self._told_sources = {source.name: _ToldSource(connected=False, reconnects=0) for source in sources}
         self._told_gaps: dict[str, _ToldGap] = {}
@@ -106,6 +109,8 @@ class StatusFeed:
         if self._readiness.stale != self._hub.stale:
             self._hub.stale = self._readiness.stale
             self._hub.notify(self._status("stale" if self._hub.stale else "recovered"))
+            if not self._hub.stale:
+                self._recovered()
         self._look_at_gaps()
         while self._slots and self._was_published(self._slots[0][0]):
             _, level, slot = self._slots.popleft()

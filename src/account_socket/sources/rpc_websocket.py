@@ -153,9 +153,9 @@ class RpcWebSocket(Datasource):
             self._connection = None
             if self.status.connected:
                 self._complete_to = self.status.tip_slot
+                self.status.last_error = run.reason or self.status.last_error
             if self._forks is not None:
                 self._forks.interrupted()
-                self.status.last_error = run.reason or self.status.last_error
             self.status.connected = False
             await connection.close()
         if self._tap is not None:

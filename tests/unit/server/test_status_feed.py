@@ -41,10 +41,19 @@ class World:
         self.sources = list(sources or [Source()])
         self.hub = Hub(schedule=lambda _: None, load=lambda _: None)
         self.readiness = Readiness(self.sources, stale_after=15, parts={}, clock=lambda: self.now)
+        self.recovered = 0
         self.feed = StatusFeed(
-            self.hub, self.sources, self.readiness, open_gaps=lambda: self.open, admitted=lambda: self.admitted
+            self.hub,
+            self.sources,
+            self.readiness,
+            open_gaps=lambda: self.open,
+            admitted=lambda: self.admitted,
+            recovered=self.count,
         )
         self.asker = self.join()
+
+    def count(self) -> None:
+        self.recovered += 1
 
     def join(self) -> Outbox:
         outbox = Outbox(lambda: None, Batch())
@@ -96,7 +105,9 @@ def test_who_asks_is_told_what_is_now_then_what_changes() -> None:
     assert world.events() == ["stale"]
     assert world.hub.stale
     source.status.tip_at = 15.5
+    assert world.recovered == 0
     assert world.events() == ["recovered"]
+    assert world.recovered == 1
     assert not world.hub.stale
 
 
