@@ -24,7 +24,7 @@ from account_socket.model import encode_account
 from account_socket.programs import load_programs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 PROGRAM = "cpamdpZCGKUy5JxQXB4dcpGPiikHawvSWAd6mEn1sGG"
@@ -60,10 +60,10 @@ class Messages:
     frame_bytes: float
 
 
-def make(directory: Path, accounts: int) -> Messages:
-    """Write the files for so many accounts."""
+def make(directory: Path, accounts: int, keys: Sequence[str] = ()) -> Messages:
+    """Write the files for so many accounts, those of `keys` if given."""
     chance = random.Random(accounts)
-    keys = [str(Pubkey(chance.randbytes(32))) for _ in range(accounts)]
+    keys = keys or [str(Pubkey(chance.randbytes(32))) for _ in range(accounts)]
     owned = [[chance.randbytes(32) for _ in _key_places()] for _ in keys]
     rounds = -(-MESSAGES // accounts)
     states = pool_states()

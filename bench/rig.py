@@ -13,11 +13,13 @@ import re
 import resource
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Self
 import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from messages import Messages
 
@@ -34,7 +36,9 @@ ROOT = Path(__file__).parents[1]
 BUILT = ROOT / "build" / "bench"
 CORES = sorted(os.sched_getaffinity(0))
 READY = re.compile(r"ws://[^\s\"']+/ws")
-START_SECONDS = 60.0
+START_SECONDS = 180.0
+"""Under callgrind on a busy machine."""
+STOP_SECONDS = 15.0
 NOTHING: Mapping[str, str] = {}
 ANSWER_SECONDS = 120.0
 KEPT_VARIABLES = {"PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH"}
@@ -62,6 +66,12 @@ def raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def run(command: list[str]) -> str:
+    """Run a program to its end on the server's processor; return what it prints."""
+    with Program(command, core=0, stdout=subprocess.PIPE) as program:
+        return program.output()
+
+
 class Program:
     """
     A child process; a context manager that kills it.
@@ -84,6 +94,13 @@ class Program:
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.wait()
+
+    def output(self) -> str:
+        """Wait for its end; return what it printed. Raises RuntimeError if it failed."""
+        printed, _ = self._process.communicate()
+        if self._process.returncode:
+            raise RuntimeError(f"{self._process.args!r} failed")
+        return str(printed.decode())
 
     @property
     def cpu_seconds(self) -> float:
@@ -158,9 +175,19 @@ class Feeder(Tool):
         self.late_seconds = 0.0
         self._made = made
 
-    def start(self, count: int = 0, rate: int = 0, burst: int = 1) -> None:
-        """Begin to send `count` updates (0: until `stop`) at `rate` a second (0: as TCP takes them)."""
-        self.tell("go", count, rate, burst, 0, self._made.count - 1)
+    def await_subscribed(self) -> None:
+        """Wait until a server has subscribed. Raises RuntimeError."""
+        if self.hear(START_SECONDS) != "subscribed":
+            raise RuntimeError("the server did not subscribe")
+
+    def start(self, count: int = 0, rate: int = 0, burst: int = 1, messages: range | None = None) -> None:
+        """
+        Begin to send `count` updates (0: until `stop`) at `rate` a second (0: as TCP takes them).
+
+        They are those of `messages` in turn, by default all.
+        """
+        chosen = range(self._made.count) if messages is None else messages
+        self.tell("go", count, rate, burst, chosen[0], chosen[-1])
 
     def finish(self) -> tuple[int, float]:
         """Wait for the end; return how many were sent and the seconds it took."""
@@ -173,9 +200,9 @@ class Feeder(Tool):
         self.tell("stop")
         return self.finish()
 
-    def play(self, count: int, rate: int, burst: int = 1) -> tuple[int, float]:
+    def play(self, count: int, rate: int, burst: int = 1, messages: range | None = None) -> tuple[int, float]:
         """Begin and wait for the end."""
-        self.start(count, rate, burst)
+        self.start(count, rate, burst, messages)
         return self.finish()
 
 
@@ -240,12 +267,22 @@ class Server(Program):
     """
     `account-socket serve` on a feeder, with everything on that a user has by default.
 
+    Args:
+        under: a command that runs it, such as valgrind.
+
     Attributes:
         port: where clients connect.
         start_seconds: from the start of the process to the open port.
     """
 
-    def __init__(self, directory: Path, feeder_port: int, environment: Mapping[str, str] = NOTHING) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        feeder_port: int,
+        environment: Mapping[str, str] = NOTHING,
+        *,
+        under: Sequence[str] = (),
+    ) -> None:
         self._log = directory / f"server-{feeder_port}.log"
         self.database = directory / f"server-{feeder_port}.db"
         settings = {
@@ -258,10 +295,10 @@ class Server(Program):
             **environment,
         }
         kept = {key: value for key, value in os.environ.items() if key in KEPT_VARIABLES}
-        started = time.monotonic()
+        self._started = time.monotonic()
         with self._log.open("wb") as log:
             super().__init__(
-                [sys.executable, "-m", "account_socket", "serve"],
+                [*under, sys.executable, "-m", "account_socket", "serve"],
                 core=0,
                 cwd=directory,
                 env=kept | settings,
@@ -269,8 +306,8 @@ class Server(Program):
                 stdout=log,
                 stderr=log,
             )
-        self.port = self._await_port(started + START_SECONDS)
-        self.start_seconds = time.monotonic() - started
+        self.port = self._await_port(self._started + START_SECONDS)
+        self.start_seconds = time.monotonic() - self._started
 
     def _await_port(self, until: float) -> int:
         while time.monotonic() < until and self._process.poll() is None:
@@ -280,6 +317,22 @@ class Server(Program):
             time.sleep(0.005)
         self.__exit__()
         raise RuntimeError(f"the server did not start:\n{self._log.read_text()[-2000:]}")
+
+    def await_ready(self) -> float:
+        """Wait until it calls itself ready; return the seconds since the start of its process."""
+        while time.monotonic() < self._started + START_SECONDS:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=30):
+                    return time.monotonic() - self._started
+            except urllib.error.HTTPError as error:
+                error.close()
+                time.sleep(0.005)
+        raise RuntimeError("the server did not get ready")
+
+    def stop(self) -> None:
+        """Have it drain, and wait for its end."""
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(STOP_SECONDS)
 
     def metrics(self) -> dict[str, float]:
         """Return every metric without labels."""
@@ -291,16 +344,20 @@ class Server(Program):
 
 @contextmanager
 def serving(
-    made: Messages, *, zstd: bool = True, warm: bool = True, environment: Mapping[str, str] = NOTHING
+    made: Messages,
+    *,
+    zstd: bool = True,
+    warm: bool = True,
+    environment: Mapping[str, str] = NOTHING,
+    under: Sequence[str] = (),
 ) -> Iterator[tuple[Server, Feeder]]:
     """Run a feeder and a server on it; `warm`: with a state of each account in memory."""
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as directory,
         Feeder(made, zstd=zstd) as feeder,
-        Server(Path(directory), feeder.port, environment) as server,
+        Server(Path(directory), feeder.port, environment, under=under) as server,
     ):
-        if feeder.hear(START_SECONDS) != "subscribed":
-            raise RuntimeError("the server did not subscribe")
+        feeder.await_subscribed()
         if warm:
             bring_states(server, feeder, made)
         server.quiet()
@@ -310,18 +367,23 @@ def serving(
 def bring_states(server: Server, feeder: Feeder, made: Messages) -> None:
     """Bring a state of each account into the server's memory."""
     feeder.play(made.accounts, 4_000, 16)
+    await_published(server, made.accounts)
+
+
+def await_published(server: Server, count: int) -> None:
+    """Wait until it has published so many updates since its start."""
     until = time.monotonic() + START_SECONDS
-    while server.metrics()["published_total"] < made.accounts:
+    while server.metrics()["published_total"] < count:
         if time.monotonic() > until:
-            raise RuntimeError("the server did not take every account")
+            raise RuntimeError("the server did not take every update")
         time.sleep(0.05)
 
 
 @contextmanager
-def made_messages(accounts: int) -> Iterator[Messages]:
-    """Make messages of so many accounts for the block."""
+def made_messages(accounts: int, keys: Sequence[str] = ()) -> Iterator[Messages]:
+    """Make messages of so many accounts, those of `keys` if given, for the block."""
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-        yield messages.make(Path(directory), accounts)
+        yield messages.make(Path(directory), accounts, keys)
 
 
 @contextmanager

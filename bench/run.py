@@ -44,6 +44,8 @@ NAMES = (
     "compression",
     "portfolio",
     "stored",
+    "known",
+    "growth",
 )
 RESULTS = rig.BUILT / "results.json"
 BIG = rig.BUILT / "big.db"

@@ -1,16 +1,19 @@
 """
 What is stored already: the time to start, the memory of an account known, and whether updates cost more.
 
-Two servers alternate on the same stream: one began empty, the other with many small accounts in its database.
+Two servers alternate on the same stream: one began with an empty database, the other with one of many small accounts
+and rows. Then updates come for accounts that were stored before and have not come since the start, whose place in
+the order is read from the store; then for the same ones again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import sqlite3
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,15 +27,17 @@ from account_socket.store.sqlite import SqliteStore
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from messages import Messages
+
 ACCOUNTS = 100_000
-STREAM_ACCOUNTS = 1_000
-RATE = 1_000
-SECONDS = 2.0
 BIG_ACCOUNTS = 1_000_000
 BIG_ROWS = 10_000_000
+BIG = f"{BIG_ACCOUNTS:,} accounts, {BIG_ROWS:,} rows"
+STREAM_ACCOUNTS = 1_000
+RATE = 1_000
+SECONDS = 3.0
 PAGE = 10_000
 PROGRAM = "cpamdpZCGKUy5JxQXB4dcpGPiikHawvSWAd6mEn1sGG"
-KEEP_FOR_EVER = {"RETENTION_DAYS": "36500"}
 
 _INSERT_UPDATE = """
 INSERT INTO account_updates (id, pubkey, slot, account_type, owner, lamports, data_json, created_at, prev_id, format)
@@ -47,13 +52,33 @@ VALUES (?, ?, NULL, 1, 0, ?, 'Pool', ?, 1, 0, '0', ?, 0, '{}', x'00')
 
 def measure(options: Options) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        empty = Path(directory) / "empty.db"
+        fill(empty, 0, 0)
         if options.big is not None:
-            yield from compare(options.big, BIG_ACCOUNTS, f"{BIG_ACCOUNTS:,} accounts, {BIG_ROWS:,} rows", options)
+            full, accounts, name = options.big, BIG_ACCOUNTS, BIG
         else:
-            accounts = options.many(ACCOUNTS)
-            path = Path(directory) / "full.db"
-            fill(path, accounts, accounts)
-            yield from compare(path, accounts, f"{ACCOUNTS:,} accounts and rows", options)
+            full, accounts, name = (
+                Path(directory) / "full.db",
+                options.many(ACCOUNTS),
+                f"{ACCOUNTS:,} accounts and rows",
+            )
+            fill(full, accounts, accounts)
+        once = min(options.many(round(RATE * SECONDS)), accounts // 2 // options.repetitions)
+        keys = stored_keys(STREAM_ACCOUNTS + options.repetitions * once)
+        with rig.made_messages(len(keys), keys) as made:
+            yield from measure_starts({"nothing stored": empty, name: full}, accounts, made, options)
+            yield from measure_updates({"nothing stored": empty, name: full}, once, made, options)
+
+
+def stored_keys(count: int) -> list[str]:
+    """Return the public keys of the first so many accounts of a filled database."""
+    chance = random.Random(1)
+    return [str(Pubkey(chance.randbytes(32))) for _ in range(count)]
+
+
+def keeping(path: Path) -> dict[str, str]:
+    """Return the settings of a server on this database that deletes none of it."""
+    return {"DATABASE_URL": f"sqlite:{path}", "RETENTION_DAYS": "36500"}
 
 
 def fill(path: Path, accounts: int, rows: int) -> None:
@@ -66,8 +91,8 @@ def fill(path: Path, accounts: int, rows: int) -> None:
         return identity.next_id
 
     first = asyncio.run(make())
-    chance = random.Random(1)
-    keys = [str(Pubkey(chance.randbytes(32))) for _ in range(accounts)]
+    chance = random.Random(2)
+    keys = stored_keys(accounts)
     created_at = now()
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA synchronous = OFF")
@@ -91,29 +116,70 @@ def fill(path: Path, accounts: int, rows: int) -> None:
     connection.close()
 
 
-def compare(path: Path, accounts: int, name: str, options: Options) -> Iterator[Figure]:
+def measure_starts(databases: dict[str, Path], accounts: int, made: Messages, options: Options) -> Iterator[Figure]:
+    ready, resident = Series(), Series()
+    for _ in range(options.repetitions):
+        for case, path in databases.items():
+            for name in (case, f"{case}, not in the page cache"):
+                if name != case:
+                    forget(path)
+                with serving(path, made) as (server, _):
+                    ready.add(name, server.await_ready())
+                    resident.add(name, server.resident_bytes)
+    empty, full = databases
+    for name, seconds in ready.values.items():
+        yield Figure(f"{name}: start to ready", "s", seconds, 2.0 if name.startswith(full) else None)
+    grown = [(more - less) / accounts for more, less in zip(resident[full], resident[empty], strict=True)]
+    yield Figure(f"{full}: resident memory of an account after the start", "bytes", grown, 200)
+
+
+@contextmanager
+def serving(path: Path, made: Messages) -> Iterator[tuple[rig.Server, rig.Feeder]]:
+    """Run a server on this database, from its start to the end of its drain."""
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as directory,
+        rig.Feeder(made) as feeder,
+        rig.Server(Path(directory), feeder.port, keeping(path)) as server,
+    ):
+        yield server, feeder
+        server.stop()
+
+
+def forget(path: Path) -> None:
+    """Have the system drop what it keeps in memory of a file."""
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def measure_updates(databases: dict[str, Path], once: int, made: Messages, options: Options) -> Iterator[Figure]:
     found = Series()
-    count = round(RATE * options.seconds(SECONDS))
+    count = options.many(round(RATE * SECONDS))
+    empty, full = databases
     with ExitStack() as stack:
-        made = stack.enter_context(rig.made_messages(options.many(STREAM_ACCOUNTS)))
-        servers = {}
-        for case, environment in (("empty", {}), ("full", KEEP_FOR_EVER | {"DATABASE_URL": f"sqlite:{path}"})):
-            server, feeder = stack.enter_context(rig.serving(made, warm=False, environment=environment))
-            servers[case] = server, feeder
-            found.add(f"{case} start", server.start_seconds)
-            found.add(f"{case} memory", server.resident_bytes)
-            rig.bring_states(server, feeder, made)
-        for _ in range(options.repetitions):
-            for case, (server, feeder) in servers.items():
-                server.quiet()
-                cpu = server.cpu_seconds
-                feeder.play(count, RATE)
-                server.quiet()
-                found.add(case, (server.cpu_seconds - cpu) / count * 1e6)
-    yield Figure("nothing stored: start to open port", "s", found["empty start"])
-    yield Figure(f"{name}: start to open port", "s", found["full start"], 2.0)
-    grown = (found["full memory"][0] - found["empty memory"][0]) / accounts
-    yield Figure(f"{name}: resident memory of an account", "bytes", [grown], 200)
-    yield Figure("nothing stored: server CPU an update", "µs", found["empty"])
-    yield Figure(f"{name}: server CPU an update", "µs", found["full"])
-    yield Figure(f"{name}: an update, CPU against none", "", found.ratio("full", "empty"), 1.1)
+        servers = {case: stack.enter_context(serving(path, made)) for case, path in databases.items()}
+        for server, feeder in servers.values():
+            feeder.await_subscribed()
+            cost((server, feeder), STREAM_ACCOUNTS, range(STREAM_ACCOUNTS))
+        for repetition in range(options.repetitions):
+            for case, parts in servers.items():
+                found.add(case, cost(parts, count, range(STREAM_ACCOUNTS)))
+            first = STREAM_ACCOUNTS + repetition * once
+            for time in ("first", "again"):
+                found.add(time, cost(servers[full], once, range(first, first + once)))
+    yield Figure(f"{empty}: server CPU an update", "µs", found[empty])
+    yield Figure(f"{full}: server CPU an update", "µs", found[full])
+    yield Figure(f"{full}: an update, CPU against none", "", found.ratio(full, empty), 1.1)
+    yield Figure(f"{full}: the first update of an account since the start", "µs", found["first"])
+    yield Figure(f"{full}: the same accounts once more", "µs", found["again"])
+
+
+def cost(parts: tuple[rig.Server, rig.Feeder], count: int, messages: range) -> float:
+    """Return the server's processor µs an update of a steady stream."""
+    server, feeder = parts
+    server.quiet()
+    published, cpu = server.metrics()["published_total"], server.cpu_seconds
+    feeder.play(count, RATE, messages=messages)
+    server.quiet()
+    cpu = server.cpu_seconds - cpu
+    rig.await_published(server, round(published + count))
+    return cpu / count * 1e6

@@ -245,7 +245,7 @@ class Settings(BaseSettings):
         Literal["off", "on"],
         About(
             "whether clients that offer permessage-deflate are sent updates compressed: less than half the traffic, "
-            "for 40 µs more of the server's time an update, however many clients"
+            "for some 50 µs more of the server's time an update, however many clients there are"
         ),
     ] = "off"
     rust_log: Annotated[
@@ -418,9 +418,15 @@ def _read_env_file(env_file: Path | None, *, tell: bool = False) -> dict[str, st
     except (OSError, UnicodeDecodeError) as exc:
         raise SettingsError(f"{env_file}: cannot be read: {exc}") from exc
     bindings = list(parse_stream(StringIO(text)))
-    wrong = [f"{env_file.resolve()}, line {each.original.line}: is not NAME=VALUE" for each in bindings if each.error]
-    if wrong and not any(each.key for each in bindings):
-        raise SettingsError("\n".join(wrong[:MAX_TOLD]), hint="nothing in this file is a setting: look at .env.example")
+    wrong = [
+        f"{env_file.resolve()}, line {each.original.line}: is not NAME=VALUE"
+        for each in bindings
+        if each.error or (each.key and each.value is None)
+    ]
+    if wrong and not any(each.key and each.value is not None for each in bindings):
+        raise SettingsError(
+            "\n".join(wrong[:MAX_TOLD]), hint="nothing in this file is a setting: look at .env.example"
+        )
     for line in wrong[:MAX_TOLD] if tell else ():
         log.warning("%s; left out", line)
     return dotenv_values(stream=StringIO(text))

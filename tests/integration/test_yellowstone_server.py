@@ -118,8 +118,9 @@ async def test_doctor_examines_yellowstone(tmp_path: Path) -> None:
     """`doctor` names version, slot and replay; a wrong token and a closed port fail with what to do."""
     async with Devnode(RECORDING, geyser_port=0, geyser={"token": "known-token"}) as node:
         node.advance_slots(3)
-        code, out = await doctor(tmp_path, upstream(node, GEYSER_X_TOKEN="known-token"))
+        code, out = await doctor(tmp_path, upstream(node, GEYSER_X_TOKEN="known-token", RPC_HTTP_URL=node.http_url))
         assert code == 0, out
+        assert "ok    RPC HTTP 0: " in out
         assert "ok    Yellowstone gRPC: " in out
         assert "version 15.1.2" in out
         assert "replay from slot" in out

@@ -58,7 +58,7 @@ def command(
         raise SettingsError("name accounts, or --sample, or --all: one of them")
     _check_keys(chosen)
     settings = load(flags)
-    urls = settings.rpc_http_urls or tuple(filter(None, [settings.rpc_http_url]))
+    urls = settings.rpc_http_urls
     if not urls:
         raise SettingsError(
             "no node to compare with: neither RPC_URL nor RPC_HTTP_URL is set",

@@ -1,11 +1,11 @@
-"""Everybody who is connected by WebSocket: who may come in, who is late with what, and the totals."""
+"""Everybody who is sent updates, by WebSocket or as a stream: who may come in, who is late, and the totals."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from account_socket.hub.compression import Compressor
 from account_socket.hub.hub import Hub
@@ -16,13 +16,32 @@ from account_socket.server.deadlines import Deadlines
 from account_socket.server.limits import Limits
 from account_socket.server.turns import InputTurns
 
-if TYPE_CHECKING:
-    from account_socket.server.connection import Connection
-
 SWEEP_LIMIT = 128
 """The most clients that are pinged or closed at once; the others follow a moment later."""
 
 _COUNTED_CODES = {close.code for close in Close} | {1000, 1002, 1005, ABNORMAL_CLOSURE}
+
+
+class Client(Protocol):
+    """One who is sent updates, whatever the form."""
+
+    address: str
+    outbox: Outbox
+
+    def __hash__(self) -> int: ...
+
+    def ping(self) -> bool:
+        """Send a sign of life; return whether one has to come back."""
+
+    def close(self, close: Close) -> None:
+        """Say why, and end."""
+
+    def abort(self) -> None:
+        """Cut the client off."""
+
+    @property
+    def behind(self) -> bool:
+        """Whether the client keeps up but has not been written everything yet."""
 
 
 class Clients:
@@ -47,7 +66,7 @@ class Clients:
         self.limits = limits
         self.epoch = epoch
         self.greet = greet
-        self.connections: set[Connection] = set()
+        self.connections: set[Client] = set()
         self.sockets = 0
         self.accepted = 0
         self.tally = Tally()
@@ -60,12 +79,12 @@ class Clients:
         self._addresses: Counter[str] = Counter()
         self._gone_sent = 0
         self._gone_conflated = 0
-        self.pings: Deadlines[Connection] = Deadlines(limits.ping_seconds)
-        self.pongs: Deadlines[Connection] = Deadlines(limits.pong_seconds)
-        self.slow: Deadlines[Connection] = Deadlines(limits.slow_consumer_seconds)
-        self.closing: Deadlines[Connection] = Deadlines(limits.close_seconds)
-        self.slow_closing: Deadlines[Connection] = Deadlines(limits.slow_close_seconds)
-        self._watches: tuple[tuple[Deadlines[Connection], Callable[[Connection], None]], ...] = (
+        self.pings: Deadlines[Client] = Deadlines(limits.ping_seconds)
+        self.pongs: Deadlines[Client] = Deadlines(limits.pong_seconds)
+        self.slow: Deadlines[Client] = Deadlines(limits.slow_consumer_seconds)
+        self.closing: Deadlines[Client] = Deadlines(limits.close_seconds)
+        self.slow_closing: Deadlines[Client] = Deadlines(limits.slow_close_seconds)
+        self._watches: tuple[tuple[Deadlines[Client], Callable[[Client], None]], ...] = (
             (self.pings, self._ping),
             (self.pongs, lambda connection: connection.close(Close.NO_PONG)),
             (self.slow, lambda connection: connection.close(Close.SLOW_CONSUMER)),
@@ -86,21 +105,21 @@ class Clients:
             return Close.ADDRESS_FULL
         return None
 
-    def admit(self, connection: Connection) -> None:
+    def admit(self, connection: Client) -> None:
         """Count a client that was let in, and look after it from now on."""
         self.connections.add(connection)
         self.accepted += 1
         self._addresses[connection.address] += 1
         self.pings.start(connection, now=monotonic())
 
-    def leave(self, connection: Connection, *, slow: bool) -> None:
+    def leave(self, connection: Client, *, slow: bool) -> None:
         """Watch a client whose closing has begun: it is cut off if it takes long."""
         self.pings.stop(connection)
         self.pongs.stop(connection)
         self.slow.stop(connection)
         (self.slow_closing if slow else self.closing).start(connection, now=monotonic())
 
-    def forget(self, connection: Connection, code: int) -> None:
+    def forget(self, connection: Client, code: int) -> None:
         """Count a client out; its connection is lost."""
         self.sockets -= 1
         for deadlines, _ in self._watches:
@@ -134,7 +153,7 @@ class Clients:
             more = more or len(due) == SWEEP_LIMIT
         return more
 
-    def _ping(self, connection: Connection) -> None:
+    def _ping(self, connection: Client) -> None:
         now = monotonic()
         self.pings.start(connection, now=now)
         if connection not in self.pongs and connection.ping():

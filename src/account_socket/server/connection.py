@@ -109,7 +109,7 @@ class Connection(asyncio.Protocol):
         transport.set_protocol(self)
         high = self._clients.limits.outbox_max_bytes
         transport.set_write_buffer_limits(high=high, low=high // 4)
-        _tune(transport.get_extra_info("socket"))
+        tune(transport.get_extra_info("socket"))
         peer = transport.get_extra_info("peername") or ("", 0)
         self.address = str(peer[0])
         self._send_library_output()
@@ -385,7 +385,8 @@ class Connection(asyncio.Protocol):
         return (ABNORMAL_CLOSURE, "") if close is None else (int(close.code), close.reason)
 
 
-def _tune(sock: socket.socket | None) -> None:
+def tune(sock: socket.socket | None) -> None:
+    """Have small writes leave at once, and the kernel hold little for a client that does not read."""
     if sock is None:
         return
     with suppress(OSError):  # a kernel without these options only serves with larger buffers

@@ -172,14 +172,16 @@ class Front(asyncio.Protocol):
             self._http.eof_received()
 
     def pause_writing(self) -> None:
-        """Forward (asyncio)."""
+        """Forward, and watch for how long a client does not read its answer (asyncio)."""
         if self._http is not None:
             self._http.pause_writing()
+            self._listener.stalled.start(self, now=monotonic())
 
     def resume_writing(self) -> None:
         """Forward (asyncio)."""
         if self._http is not None:
             self._http.resume_writing()
+            self._listener.stalled.stop(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take that the connection is gone (asyncio)."""
@@ -239,6 +241,7 @@ class Listener:
         self.clients = Clients(hub, self._limits, epoch, greet)
         self.heads: Deadlines[Front] = Deadlines(self._limits.head_seconds)
         self.farewells: Deadlines[Front] = Deadlines(self._limits.close_seconds)
+        self.stalled: Deadlines[Front] = Deadlines(self._limits.slow_consumer_seconds)
         self.overflowed = 0
         self.lag = Histogram()
         self._fronts: set[Front] = set()
@@ -246,7 +249,7 @@ class Listener:
         app.router.add_get("/ws", _upgrade_later)
         app.router.add_get("/ws/{tail:.*}", _upgrade_later)
         if reads is not None:
-            add_rest(app, self.clients, reads, metrics)
+            add_rest(app, self.clients, reads, metrics, self._take_over)
         self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=HTTP_GOODBYE_SECONDS)
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -355,15 +358,16 @@ class Listener:
         self.heads.start(front, now=monotonic())
 
     def opened(self, front: Front) -> None:
-        """Take that a connection became a WebSocket client's."""
+        """Take that a connection became a client's that is sent updates."""
         self._fronts.discard(front)
+        self.stalled.stop(front)
 
     def gone(self, front: Front) -> None:
         """Take that a connection is lost."""
         self.clients.sockets -= 1
         self._fronts.discard(front)
-        self.heads.stop(front)
-        self.farewells.stop(front)
+        for deadlines in (self.heads, self.farewells, self.stalled):
+            deadlines.stop(front)
 
     def make_http(self) -> HttpProtocol:
         """Return the protocol of one HTTP connection."""
@@ -372,6 +376,15 @@ class Listener:
         limits = self._limits
         budget = TokenBucket(limits.requests, now=monotonic())
         return HttpProtocol(server, budget, head_seconds=limits.head_seconds, linger_seconds=limits.close_seconds)
+
+    def _take_over(self, request: web.Request) -> tuple[asyncio.Transport, int] | None:
+        front = _front_of(request)
+        if front is None or request.transport is None:
+            return None
+        transport = request.transport
+        front.release_http()  # what it read beyond the request is no one's
+        self.opened(front)
+        return transport, self.next_number()
 
     def next_number(self) -> int:
         """Return a connection's name in the log."""
@@ -396,7 +409,7 @@ class Listener:
         self.lag.observe(late)
         if late > BLOCKED_SECONDS:
             log.warning("event loop stood still", seconds=round(late, 2))
-            for deadlines in (self.heads, self.farewells):
+            for deadlines in (self.heads, self.farewells, self.stalled):
                 deadlines.postpone(late)
             self.clients.postpone(late)
 
@@ -407,9 +420,10 @@ class Listener:
         for front in late:
             front.close()
         staying = self.farewells.take_due(now=now, limit=SWEEP_LIMIT)
-        for front in staying:
+        stalled = self.stalled.take_due(now=now, limit=SWEEP_LIMIT)
+        for front in (*staying, *stalled):
             front.abort()
-        return more or SWEEP_LIMIT in {len(late), len(staying)}
+        return more or SWEEP_LIMIT in {len(late), len(staying), len(stalled)}
 
 
 async def _upgrade_later(request: web.Request) -> web.StreamResponse:
@@ -417,15 +431,19 @@ async def _upgrade_later(request: web.Request) -> web.StreamResponse:
     if "websocket" not in request.headers.get("Upgrade", "").lower():
         message = "this is a WebSocket address; connect with a WebSocket client"
         return error_response(426, message, {"Upgrade": "websocket", "Connection": "Upgrade"})
-    transport = request.transport
-    front = None if transport is None else transport.get_protocol()
-    if not isinstance(front, Front):
+    front = _front_of(request)
+    if front is None:
         return web.Response()  # the client is gone
     line = f"{request.method} {request.raw_path} HTTP/{request.version.major}.{request.version.minor}\r\n"
     fields = b"".join(b"%b: %b\r\n" % field for field in request.raw_headers)
     early = front.release_http()
     front.upgrade(line.encode("latin-1") + fields + b"\r\n", early)
     return web.Response()  # goes nowhere: the transport is a WebSocket client's now
+
+
+def _front_of(request: web.Request) -> Front | None:
+    protocol = None if request.transport is None else request.transport.get_protocol()
+    return protocol if isinstance(protocol, Front) else None
 
 
 async def _until(condition: Callable[[], bool], deadline: float) -> None:

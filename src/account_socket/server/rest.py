@@ -12,9 +12,11 @@ from account_socket.metrics import Metrics
 from account_socket.model import MAX_I64
 from account_socket.server import rest_parameters as parameters
 from account_socket.server.clients import Clients
+from account_socket.server.openapi import describe
 from account_socket.server.rest_answers import Answers
 from account_socket.server.rest_parameters import RefusedError
 from account_socket.server.rest_reading import Reads, StoreReading, read_states
+from account_socket.server.sse_route import Streams, TakeOver
 from account_socket.store.base import StoredUpdate
 
 _encode = msgspec.json.Encoder().encode
@@ -36,6 +38,7 @@ class Rest:
         app.router.add_post("/v1/accounts", self.read_batch)
         app.router.add_get("/v1/accounts/{pubkey}", self.read_account)
         app.router.add_get("/v1/accounts/{pubkey}/history", self.read_history)
+        app.router.add_get("/openapi.json", self.describe)
 
     async def read_account(self, request: web.Request) -> web.StreamResponse:
         """Answer with the newest state of an account, or that at a past slot."""
@@ -108,6 +111,10 @@ class Rest:
         tail = b'],"missing":%b,"foreign":%b}' % (_encode(missing), _encode(states.foreign))
         return await self._answers.send(request, [head, told, tail])
 
+    async def describe(self, request: web.Request) -> web.StreamResponse:
+        """Answer with what there is to ask for."""
+        return await self._answers.send(request, [describe(self._reads.fields.types)])
+
     def _doubts(self, states: Sequence[StoredUpdate]) -> bool:
         trusts = self._reads.trusts
         return bool(states) and (self._hub.stale or not all(trusts(state.pubkey, state.slot) for state in states))
@@ -129,11 +136,13 @@ def _listed(states: Sequence[StoredUpdate]) -> bytes:
     return b",".join([state.account_json for state in states])
 
 
-def add_rest(app: web.Application, clients: Clients, reads: Reads, metrics: Metrics) -> None:
+def add_rest(app: web.Application, clients: Clients, reads: Reads, metrics: Metrics, take_over: TakeOver) -> None:
     """Have an application that has not started serve accounts."""
     answers = Answers(clients.limits)
     app.middlewares.append(answers.middleware)
-    Rest(clients.hub, clients.epoch, reads, answers, StoreReading()).add_routes(app)
+    reading = StoreReading()
+    Rest(clients.hub, clients.epoch, reads, answers, reading).add_routes(app)
+    Streams(clients, reads, answers, reading, take_over).add_routes(app)
     add = metrics.add
     add("account_socket_http_requests", "Requests for accounts by HTTP", "counter", lambda: answers.requests)
     add("account_socket_http_refused", "Of these, answered with an error", "counter", lambda: answers.refused)

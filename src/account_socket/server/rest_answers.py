@@ -46,7 +46,7 @@ class Answers:
         self.requests += 1
         response = await self._answer(request, handler)
         if not response.prepared:
-            response.headers.update(self._sharing(request))
+            response.headers.update(self.sharing(request))
         return response
 
     async def _answer(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -68,7 +68,7 @@ class Answers:
             message = f"more than {self._limits.max_requests_per_second:g} requests a second; wait a second"
             raise RefusedError(429, "rate_limited", message, {"Retry-After": "1"})
 
-    def _sharing(self, request: web.Request) -> dict[str, str]:
+    def sharing(self, request: web.Request) -> dict[str, str]:
         """Return the CORS headers: which web pages may read the answer."""
         allowed = self._limits.allowed_origins
         headers = {"Access-Control-Expose-Headers": "ETag, Retry-After"}
@@ -112,7 +112,7 @@ class Answers:
         if self.bytes + size > MAX_ANSWERS_BYTES:
             message = "too much is on its way to slow readers; try again"
             raise RefusedError(503, "unavailable", message, {"Retry-After": "1"})
-        response.headers.update(self._sharing(request))
+        response.headers.update(self.sharing(request))
         self.bytes += size
         try:
             await response.prepare(request)

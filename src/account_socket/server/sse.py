@@ -11,7 +11,7 @@ as they are found) → following (each event says up to where the client has eve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 
 import structlog
@@ -21,7 +21,9 @@ from account_socket.hub.hub import Answered
 from account_socket.hub.outbox import Outbox
 from account_socket.protocol.codes import ABNORMAL_CLOSURE, Close
 from account_socket.server.clients import Clients
+from account_socket.server.connection import tune
 from account_socket.server.sse_events import HEAD, HEARTBEAT, RETRY, EventMaker, farewell, id_of, reset
+from account_socket.server.sse_held import Held
 
 MAX_INPUT_BYTES = 16 * 1024
 """A client has nothing to say after its request."""
@@ -35,8 +37,9 @@ class EventStream(asyncio.Protocol):
         number: names the connection in the log.
 
     Attributes:
-        held: what came while `holding`; it is written once history was.
-        writable: set while the transport is below high water.
+        held: what comes live while the stream is resumed, else None.
+        writable: set while the transport is below high water, and when it is lost.
+        ended: nothing is written any more.
     """
 
     _transport: asyncio.Transport
@@ -46,8 +49,7 @@ class EventStream(asyncio.Protocol):
         self.address = ""
         self.pubkeys = pubkeys
         self.outbox = Outbox(self.flush, clients.batch, clients.limits.outbox_max_bytes)
-        self.holding = False
-        self.held: list[Message] = []
+        self.held: Held | None = None
         self.writable = asyncio.Event()
         self.writable.set()
         self._clients = clients
@@ -57,7 +59,7 @@ class EventStream(asyncio.Protocol):
         self._answered = False
         self._newest = 0
         self._input_bytes = 0
-        self._closing = False
+        self.ended = False
         self._code = ABNORMAL_CLOSURE
 
     def open(self, transport: asyncio.Transport, address: str, headers: dict[str, str]) -> None:
@@ -65,8 +67,11 @@ class EventStream(asyncio.Protocol):
         self._transport = transport
         self.address = address
         transport.set_protocol(self)
+        if not transport.is_reading():  # else nobody would see the client go
+            transport.resume_reading()
         high = self._clients.limits.outbox_max_bytes
         transport.set_write_buffer_limits(high=high, low=high // 4)
+        tune(transport.get_extra_info("socket"))
         self._clients.admit(self)
         log.info("stream opened", conn=self.number, peer=address, accounts=len(self.pubkeys))
         fields = b"".join(b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in headers.items())
@@ -83,37 +88,44 @@ class EventStream(asyncio.Protocol):
         self._answered = True
         self._clients.hub.touch(self.outbox)
 
-    def follow(self, newest: int) -> None:
-        """Go on with what was held: the client has everything up to the id `newest`."""
+    def hold(self, done: Callable[[Answered], None]) -> Held:
+        """Subscribe, but send nothing before `follow` or `start_over`."""
+        self.held = Held(self._clients.limits.outbox_max_bytes)
+        self._clients.hub.subscribe(self.outbox, self.pubkeys, done)
+        return self.held
+
+    def follow(self, newest: int, live: list[Message]) -> None:
+        """Go on with `live`, then what comes: the client has everything up to the id `newest`."""
+        if self.ended:
+            return
         self._newest = newest
         self._following = True
-        self.release()
-
-    def release(self) -> None:
-        """Hold nothing any more."""
-        self.holding = False
-        self.outbox.pending[:0] = self.held
-        self.held = []
+        self.held = None
+        self.outbox.pending[:] = live
         self._clients.hub.touch(self.outbox)
 
     def start_over(self, reason: str) -> None:
         """Tell the client that it is not resumed, and begin with the states."""
-        if self._closing:
+        if self.ended:
             return
         self._clients.hub.unsubscribe(self.outbox, self.pubkeys)
         self.outbox.pending.clear()
-        self.held = []
-        self.holding = False
+        self.held = None
         self.write(reset(reason))
         self.start()
 
+    def take_held(self) -> None:
+        """Have what was published this turn among what is held."""
+        if self.held is not None:
+            self.held.add(self.outbox.pending)
+            self.outbox.pending.clear()
+
     def flush(self) -> None:
         """Write what the outbox holds (hub)."""
-        if self._closing:
+        if self.ended:
             return
-        if self.holding:
-            self.held += self.outbox.pending
-            self.outbox.pending.clear()
+        if self.held is not None:
+            self.take_held()
             return
         try:
             self._write_pending()
@@ -144,20 +156,19 @@ class EventStream(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Write events that do not come from the outbox."""
-        if not self._closing:
+        if not self.ended:
             self._transport.write(data)
 
     @property
     def behind(self) -> bool:
         """Whether the client keeps up but has not been written everything yet."""
         outbox = self.outbox
-        waits = bool(outbox.backlog or outbox.pending or self.held)
-        return self.writable.is_set() and not self._closing and not self.holding and waits
+        return self.writable.is_set() and not self.ended and bool(outbox.backlog or outbox.pending)
 
     def pause_writing(self) -> None:
         """Take that the transport is above high water (asyncio)."""
         self.writable.clear()
-        if not self._closing:
+        if not self.ended:
             self._clients.slow.start(self, now=monotonic())
 
     def resume_writing(self) -> None:
@@ -177,9 +188,9 @@ class EventStream(asyncio.Protocol):
 
     def close(self, close: Close) -> None:
         """Write what is pending and why the stream ends; without effect if it ends already."""
-        if self._closing:
+        if self.ended:
             return
-        if not self.holding:
+        if self.held is None:
             self._write_pending()
         self.write(farewell(close.code, close.reason))
         self._code = close.code
@@ -191,9 +202,9 @@ class EventStream(asyncio.Protocol):
         self._transport.abort()
 
     def _conclude(self, *, slow: bool = False) -> None:
-        self._closing = True
+        self.ended = True
         self._clients.hub.detach(self.outbox)
-        self.held = []
+        self.held = None
         self._clients.leave(self, slow=slow)
 
     def data_received(self, data: bytes) -> None:
@@ -208,10 +219,10 @@ class EventStream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Take that the connection is gone (asyncio)."""
         del exc  # whatever it is, the client is gone
-        self._closing = True
+        self.ended = True
         self.writable.set()
         self._clients.hub.detach(self.outbox)
-        self.held = []
+        self.held = None
         self._clients.forget(self, self._code)
         log.info(
             "stream ended",
@@ -221,8 +232,3 @@ class EventStream(asyncio.Protocol):
             conflated=self.outbox.conflated,
             seconds=round(monotonic() - self._opened_at, 3),
         )
-
-    @property
-    def lost(self) -> bool:
-        """Whether the stream ends or has ended."""
-        return self._closing

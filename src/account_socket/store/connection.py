@@ -12,6 +12,10 @@ BUSY_SECONDS = 2.0
 """How long a statement waits for another process's lock; below the time that closing may take."""
 
 
+CACHE_KIB = 32 * 1024
+"""The pages that a large group changes. With SQLite's 2 MiB they are written and read again within the group."""
+
+
 def connect_writer(path: Path, *, create: bool) -> sqlite3.Connection:
     """Open for writing; checkpoints are the Checkpointer's, not this connection's. Raises sqlite3.Error."""
     connection = _connect(path, "rwc" if create else "rw")
@@ -22,6 +26,7 @@ def connect_writer(path: Path, *, create: bool) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     except sqlite3.Error:
         connection.close()
         raise

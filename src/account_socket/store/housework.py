@@ -52,7 +52,7 @@ def prune(path: Path, *, before: str | None, keep: int | None, tell: Tell) -> in
     """
     Delete history created before `before`, and of each account what is beyond its `keep` newest rows.
 
-    Each transaction takes about a millisecond, and as long a pause follows, so that a server's commits come in between.
+    Each transaction takes about a millisecond, and a pause as long follows: a server's commits come in between.
 
     Returns:
         How many rows are gone.

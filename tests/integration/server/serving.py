@@ -66,7 +66,8 @@ class Served:
 
 @asynccontextmanager
 async def serving(readiness: Readiness = lambda: (200, {"status": "ok"}), **limits: Any) -> AsyncIterator[Served]:
-    """Run a listener for the block, with these `Limits`."""
+    """Run a listener for the block, with these `Limits`; `reads`, if given, is what HTTP clients read from."""
+    reads = limits.pop("reads", None)
     loop = asyncio.get_running_loop()
     served: Served
 
@@ -85,6 +86,7 @@ async def serving(readiness: Readiness = lambda: (200, {"status": "ok"}), **limi
         readiness=readiness,
         metrics=metrics,
         limits=Limits(**limits),
+        reads=reads,
     )
     served = Served(hub, listener, metrics)
     await listener.start()

@@ -1,0 +1,86 @@
+"""GET /openapi.json says what the routes do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+from tests.integration.server.resting import Rested, resting
+from tests.samples import KEY_A, KEY_B
+
+from account_socket.server import openapi
+
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+
+
+@pytest.fixture
+async def rested() -> AsyncIterator[Rested]:
+    async with resting() as rested:
+        yield rested
+
+
+async def document(rested: Rested) -> Any:
+    status, found, _ = await rested.get("/openapi.json")
+    assert (status, found["openapi"]) == (200, "3.1.0")
+    return found
+
+
+def references(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        own = {value["$ref"]} if "$ref" in value else set()
+        return own.union(*map(references, value.values()))
+    return set[str]().union(*map(references, value)) if isinstance(value, list) else set()
+
+
+async def test_every_route_is_described_and_every_description_is_a_route(rested: Rested) -> None:
+    """The paths and methods are those of the server, and every reference leads somewhere."""
+    found = await document(rested)
+    app = rested.served.listener._runner.app
+    routes = {
+        (resource.canonical, route.method.lower())
+        for resource in app.router.resources()
+        for route in resource
+        if resource.canonical.startswith("/v1/") and route.method != "HEAD"
+    }
+    assert routes == {(path, method) for path, item in found["paths"].items() for method in item}
+    schemas = {f"#/components/schemas/{name}" for name in found["components"]["schemas"]}
+    assert references(found) <= schemas
+    assert len(references(found)) >= 6
+
+
+async def test_answers_are_as_described(rested: Rested) -> None:
+    """Each answer has exactly the fields and types that the document promises."""
+    for _ in range(3):
+        await rested.commit()
+    rested.served.foreign.add(KEY_B)
+    rested.untrusted.add(KEY_A)
+    expected = [
+        (f"/v1/accounts/{KEY_A}", {}, openapi.State),
+        (f"/v1/accounts/{KEY_A}?slot=1", {}, openapi.State),
+        (f"/v1/accounts/{KEY_A}?slot=9", {}, openapi.State),
+        (f"/v1/accounts/{KEY_A}/history?limit=2", {}, openapi.History),
+        ("/v1/accounts?limit=1", {}, openapi.Accounts),
+        ("/v1/accounts", {"method": "POST", "json": {"pubkeys": [KEY_A, KEY_B]}}, openapi.States),
+        (f"/v1/accounts/{KEY_B}", {}, openapi.Error),
+        ("/v1/nothing", {}, openapi.Error),
+    ]
+    for path, options, kind in expected:
+        _, body, _ = await rested.get(path, **options)
+        assert isinstance(msgspec.convert(body, kind), kind)
+
+
+async def test_requests_as_described_are_understood(rested: Rested) -> None:
+    """Every parameter that is described is taken, and every one that is not is refused."""
+    await rested.commit()
+    examples = {"after": KEY_A, "owner": KEY_A, "pubkey": KEY_A, "where": None, "account_type": "Pool"}
+    for path, item in (await document(rested))["paths"].items():
+        if path == "/v1/stream":
+            continue
+        for parameter in item["get"]["parameters"]:
+            name, value = parameter["name"], examples.get(parameter["name"], "1")
+            if parameter["in"] == "query" and value is not None:
+                status, _, _ = await rested.get(path.replace("{pubkey}", KEY_A), params={name: value})
+                assert status == 200, (path, name)
+        assert await rested.refusal(path.replace("{pubkey}", KEY_A) + "?x=1") == (400, "invalid_parameter")
