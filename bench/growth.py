@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CLIENTS = 10_000
 STREAMED = 100
 """Accounts that updates come for; the crowd subscribes to another."""
-UPDATES = 120
+UPDATES = 80
 RATE = 40
 """Updates a second: under callgrind one takes the server some 10 ms."""
 STRETCHES = 3

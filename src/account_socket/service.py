@@ -267,6 +267,7 @@ class Service:
             tip_slot=lambda: self.readiness.tip_slot,
             newest_id=lambda: self._ordering.next_id - 1,
             fields=Fields(layouts),
+            look=self._nodes.look_up if self._rpcs else None,
         )
 
     @property

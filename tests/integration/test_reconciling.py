@@ -135,6 +135,9 @@ async def test_a_state_that_only_the_node_knows_is_wrong_is_retracted(tmp_path: 
     """At `processed` accounts are compared whole: what differs, and is not in the stream either, is taken back."""
     async with streaming(tmp_path, COMMITMENT="processed", RECONCILE_SECONDS="1") as (node, _, client):
         account = some_account(node)
+        # By then a look has been, so that what was in doubt since the start was read.
+        looks = node.statistics()["http_requests"]
+        await until(lambda: node.statistics()["http_requests"] >= looks + 3, seconds=15)
         node.advance_slots(2)
         node._ledger.apply(msgspec.structs.replace(account, lamports=account.lamports + 5))
         await until(lambda: newest(client, account.pubkey).get("event") == "retracted")

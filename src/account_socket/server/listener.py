@@ -312,7 +312,12 @@ class Listener:
     def _measure(self, metrics: Metrics) -> None:
         clients, hub = self.clients, self.clients.hub
         add = metrics.add
-        add("account_socket_connections", "WebSocket clients connected", "gauge", lambda: self.connections)
+        add(
+            "account_socket_connections",
+            "Clients connected, by WebSocket or stream",
+            "gauge",
+            lambda: self.connections,
+        )
         add("account_socket_sockets", "Sockets open on the port, HTTP included", "gauge", lambda: clients.sockets)
         add("account_socket_listeners", "Clients that asked for status", "gauge", lambda: len(hub.listeners))
         add("account_socket_connections_accepted", "Clients let in", "counter", lambda: clients.accepted)

@@ -39,6 +39,7 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
     account: Account
     event: str = ""
     stale: bool = False
+    derived: dict[str, Any] | None = None
 
 
 class History(msgspec.Struct, forbid_unknown_fields=True):
@@ -138,6 +139,7 @@ def describe(account_types: tuple[str, ...]) -> bytes:
                     "State",
                     pubkey,
                     _parameter("slot", _INTEGER),
+                    _parameter("derived", {"type": "integer", "enum": [0, 1]}),
                     _parameter("If-None-Match", {"type": "string"}, place="header"),
                     refusals=(400, 404, 429, 503),
                     unchanged=True,

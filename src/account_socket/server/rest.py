@@ -14,6 +14,7 @@ from account_socket.server import rest_parameters as parameters
 from account_socket.server.clients import Clients
 from account_socket.server.openapi import describe
 from account_socket.server.rest_answers import Answers
+from account_socket.server.rest_derived import Decimals, Derived
 from account_socket.server.rest_parameters import RefusedError
 from account_socket.server.rest_reading import Reads, StoreReading, read_states
 from account_socket.server.sse_route import Streams, TakeOver
@@ -31,6 +32,10 @@ class Rest:
         self._reads = reads
         self._answers = answers
         self._reading = reading
+        self._derived = Derived(Decimals(reads.look), reads.tip_slot, self._read_newest)
+
+    async def _read_newest(self, pubkey: str) -> bytes | None:
+        return (await read_states(self._hub, [pubkey])).told.get(pubkey)
 
     def add_routes(self, app: web.Application) -> None:
         """Add the routes to an application."""
@@ -42,9 +47,12 @@ class Rest:
 
     async def read_account(self, request: web.Request) -> web.StreamResponse:
         """Answer with the newest state of an account, or that at a past slot."""
-        asked = parameters.read_pairs(request.query.items(), {"slot"})
+        asked = parameters.read_pairs(request.query.items(), {"slot", "derived"})
         pubkey = parameters.read_pubkey(request.match_info["pubkey"])
         slot = parameters.read_integer(asked, "slot")
+        derives = parameters.read_integer(asked, "derived", most=1)
+        if slot is not None and derives:
+            raise RefusedError(400, "invalid_parameter", "derived is of the newest state only; leave slot out")
         if slot is not None:
             return await self._read_past(request, pubkey, slot)
         states = await read_states(self._hub, [pubkey])
@@ -53,6 +61,8 @@ class Rest:
             raise RefusedError(404, "foreign", "the account belongs to another program")
         if told is None:
             raise RefusedError(404, "not_found", "nobody knows the account")
+        if derives:  # without a tag: time passes, and fees change
+            return await self._answers.send(request, [await self._derived.add(told)])
         return await self._answers.send(request, [told], tag=self._tag(told))
 
     def _tag(self, told: bytes) -> str | None:

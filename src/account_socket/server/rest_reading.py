@@ -11,6 +11,7 @@ from account_socket.errors import StoreError
 from account_socket.hub.frames import payload_of
 from account_socket.hub.hub import Answered, Hub
 from account_socket.hub.outbox import Batch, Outbox
+from account_socket.server.rest_derived import Look
 from account_socket.server.rest_parameters import Fields, RefusedError
 from account_socket.store.base import Store
 
@@ -34,6 +35,7 @@ class Reads:
         tip_slot: the newest slot that upstream confirmed, or None.
         newest_id: the newest id that was given out.
         fields: what may be selected by.
+        look: reads mints from the node; None: there is none.
     """
 
     store: Store
@@ -41,6 +43,7 @@ class Reads:
     tip_slot: Callable[[], int | None]
     newest_id: Callable[[], int]
     fields: Fields
+    look: Look | None = None
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ HEAD = (
 )
 HEARTBEAT = b":\n\n"
 RETRY = b"retry: 1000\n\n"
+STALE = b'event: stale\ndata: {"stale":true}\n\n'
+"""A client that came back has what is known, which may not be the newest."""
 
 _ACCOUNT = b',"account":{"id":'
 

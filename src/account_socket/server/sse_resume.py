@@ -17,7 +17,7 @@ from account_socket.hub.hub import Answered
 from account_socket.server.rest_parameters import RefusedError
 from account_socket.server.rest_reading import STATE_SECONDS, Reads, StoreReading
 from account_socket.server.sse import EventStream
-from account_socket.server.sse_events import EventMaker
+from account_socket.server.sse_events import STALE, EventMaker
 from account_socket.server.sse_held import Held
 from account_socket.store.base import StoredUpdate
 
@@ -49,17 +49,24 @@ class Resumption:
     async def run(self) -> None:
         """Resume the stream, or have it start over."""
         try:
-            held = await self._hold()
+            held, stale = await self._hold()
             newest = await self._catch_up(held)
         except CannotResumeError as error:
             self._stream.start_over(str(error))
         except RefusedError:
             self._stream.start_over("history could not be read")
         else:
+            if stale:
+                self._stream.write(STALE)
             self._stream.follow(newest, held.behind(self._told, self._after))
 
-    async def _hold(self) -> Held:
-        """Subscribe, have what comes held, and wait until every account's state is among it."""
+    async def _hold(self) -> tuple[Held, bool]:
+        """
+        Subscribe, have what comes held, and wait until every account's state is among it.
+
+        Returns:
+            What is held, and whether a state may not be the newest.
+        """
         if self._after > self._reads.newest_id():
             raise CannotResumeError("the id is above the newest")
         answered: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
@@ -69,9 +76,7 @@ class Resumption:
                 stale = (await answered).stale
         except TimeoutError as error:
             raise CannotResumeError("the states were not read in time") from error
-        if stale:
-            raise CannotResumeError("a state may not be the newest")
-        return held
+        return held, stale
 
     async def _catch_up(self, held: Held) -> int:
         """Write what was missed; return the id up to which everything is written but for what is held."""
@@ -82,15 +87,15 @@ class Resumption:
             held.drop()  # it is committed: the next read finds it
             if held.is_told(self._told, self._after):
                 break
+            before = dict(held.dropped)
             after, room = position, MAX_MISSED - missed + 1
             ids = await self._reading(lambda: store.later(stream.pubkeys, after=after, limit=room))  # noqa: B023  (called before the loop goes on)
             missed += len(ids)
             if missed > MAX_MISSED:
                 raise CannotResumeError(f"more than {MAX_MISSED} updates were missed")
-            before = dict(held.dropped)
             await self._write(ids)
             position = max([position, *ids[-1:]])
-            if not all(newest <= self._told.get(pubkey, self._after) for pubkey, newest in before.items()):
+            if any(newest > self._told.get(pubkey, self._after) for pubkey, newest in before.items()):
                 raise CannotResumeError("history does not reach back")
             stream.take_held()
             if not held.overflowed:

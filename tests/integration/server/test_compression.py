@@ -318,7 +318,7 @@ async def test_a_flood_of_requests_that_inflate(served: Served) -> None:
             waits.append(loop.time() - started)
             await asyncio.sleep(0.002)
         assert served.listener.clients.tally.requests["ping"] < 3_000  # the flood was still going on
-    assert sorted(waits)[25] < 0.05
+    assert sorted(waits)[25] < 0.1
 
 
 # ---- what it costs -----------------------------------------------------------------------------------------
@@ -338,20 +338,24 @@ async def test_an_idle_client_keeps_no_context(served: Served) -> None:
         assert sorted(vars(extension)) == sorted(vars(PerMessageDeflate(True, True, 15, 15)))
 
 
-async def test_a_client_that_is_behind(served: Served) -> None:
+async def test_a_client_that_is_behind() -> None:
     """A client that compresses and stalls ends on each account's newest state, ids always growing."""
-    async with deflating(served) as client, deflating(served) as good:
+    async with (
+        serving(compression=True, outbox_max_bytes=64 * 1024) as served,
+        deflating(served) as client,
+        deflating(served) as good,
+    ):
         await client.subscribe(*KEYS)
         await good.subscribe(KEY_B)
         client.client.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        for number in range(3_000):
+        for number in range(800):
             publish(served, KEYS[number % len(KEYS)], fields=120)
             if number % 16 == 15:
                 await asyncio.sleep(0)
         last = publish(served, KEY_B)
         assert (await good.message())["account"]["id"] == last
         (connection,) = [one for one in served.listener.clients.connections if len(one.outbox.pubkeys) == len(KEYS)]
-        assert connection.outbox.conflated > 0
+        assert connection.outbox.conflated > 100
         client.client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         newest = {key: state.id for key in KEYS if (state := served.hub.newest(key))}
         seen: dict[str, int] = {}
@@ -363,17 +367,16 @@ async def test_a_client_that_is_behind(served: Served) -> None:
 
 
 async def test_of_many_states_at_once_as_many_are_compressed_as_time_allows() -> None:
-    """A client that subscribes to 2,000 accounts gets all of them, in order, only the first of them compressed."""
-    keys = [str(Pubkey(number.to_bytes(32, "big"))) for number in range(1000, 3000)]
+    """A client that subscribes to 600 accounts gets all of them, in order, only the first of them compressed."""
+    keys = [str(Pubkey(number.to_bytes(32, "big"))) for number in range(1000, 1600)]
     async with serving(compression=True, outbox_max_bytes=1 << 24) as served, deflating(served) as client:
         compressor = served.listener.clients.compressor
         compressor._clock = lambda: compressor._since  # time stands still
         for key in keys:
             publish(served, key)
-        client.say({"action": "subscribe", "pubkeys": keys[:1000]})
-        client.say({"action": "subscribe", "pubkeys": keys[1000:]})
+        client.say({"action": "subscribe", "pubkeys": keys})
         messages = [await client.message() for _ in keys]
         assert [message["pubkey"] for message in messages] == keys
-        assert 300 < compressor.compressed < 400
+        assert 250 < compressor.compressed < 350
         assert compressor.skipped >= len(keys) - compressor.compressed
         assert f"account_socket_messages_compressed_total {compressor.compressed}" in served.metrics.render().decode()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from typing import Any
 
+import msgspec
 import pytest
 from tests.integration.server.resting import EventSource, Rested, resting
 from tests.integration.server.serving import raw_client
@@ -92,6 +94,19 @@ async def test_an_id_that_means_nothing_here(rested: Rested, last_id: str) -> No
         assert state.key == (KEY_A, 1)
 
 
+async def test_who_comes_back_while_upstream_is_silent_is_told(rested: Rested) -> None:
+    """What was missed comes all the same, and behind it that it may not be all."""
+    await rested.commit()
+    await rested.commit()
+    rested.served.hub.stale = True
+    async with EventSource(rested, KEY_A, last_id="e1-1") as source:
+        missed, stale = await source.take(2)
+        assert missed.key == (KEY_A, 2)
+        assert (stale.name, stale.data) == ("stale", {"stale": True})
+        live = await rested.commit()
+        assert (await source.next()).key == (KEY_A, live.id)
+
+
 async def test_history_that_is_not_whole(rested: Rested, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where an update is missing from history, or too many were missed, the stream starts over and says so."""
 
@@ -108,11 +123,44 @@ async def test_history_that_is_not_whole(rested: Rested, monkeypatch: pytest.Mon
     assert await first(2) == ("reset", "more than 1 updates were missed")
     await rested.commit(history=False)
     assert await first(4) == ("reset", "history does not reach back")
-    rested.served.hub.stale = True
-    assert await first(5) == ("reset", "a state may not be the newest")
-    rested.served.hub.stale = False
     await rested.store.close(next_id=None)
     assert await first(4) == ("reset", "history could not be read")
+
+
+async def test_more_comes_while_history_is_read_than_can_be_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came during a read and was too much to be held is read from history after it: no hole, no repeat."""
+    async with resting(outbox_max_bytes=65_536) as rested:
+        for _ in range(3):
+            await rested.commit()
+        later, reads = rested.store.later, 0
+
+        async def busy_later(*args: Any, **options: Any) -> list[int]:
+            nonlocal reads
+            reads += 1
+            found = await later(*args, **options)
+            for _ in range(6 if reads < 3 else 1):
+                await rested.commit(data_json=b'"%b"' % (b"x" * 20_000))
+            return found
+
+        monkeypatch.setattr(rested.store, "later", busy_later)
+        async with EventSource(rested, KEY_A, last_id="e1-1") as source:
+            events = await source.take(15)
+            assert [event.key for event in events] == [(KEY_A, id_) for id_ in range(2, 17)]
+            assert [event.id for event in events] == [f"e1-{id_}" for id_ in range(2, 17)]
+            assert reads == 3
+            assert [event.data["source"] for event in events[-2:]] == ["database", "realtime"]
+
+
+async def test_what_is_not_committed_cannot_be_resumed_behind(rested: Rested) -> None:
+    """An update without an id that history may lack makes a stream start over."""
+    await rested.commit()
+    uncommitted = rested.next_update()
+    account_json = uncommitted.account_json.replace(b'"id":2', b'"id":null')
+    rested.served.hub.publish(msgspec.structs.replace(uncommitted, account_json=account_json))
+    async with EventSource(rested, KEY_A, last_id="e1-1") as source:
+        reset, state = await source.take(2)
+        assert reset.data["reason"] == "the database could not commit"
+        assert state.data["account"]["id"] is None
 
 
 async def test_cut_at_random_nothing_is_missed_or_repeated(rested: Rested) -> None:
