@@ -38,13 +38,13 @@ format: install-dev ## put every file into the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install-dev ## the benchmarks, about six minutes; `make bench-fanout` … runs one of them
+bench: install-dev ## the benchmarks, about ten minutes; `make bench-fanout` … runs one of them
 	$(BIN)/python bench/run.py
 
 bench-%: install-dev
 	$(BIN)/python bench/run.py $*
 
-bench-big: install-dev ## a database of 10 million rows that `make bench` uses from then on (3 GB)
+bench-big: install-dev ## a database of 10 million rows that `make bench` uses from then on (4 GB)
 	$(BIN)/python bench/run.py --make-big
 
 docs: install ## write docs/settings.md and .env.example from the table of settings

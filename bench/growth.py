@@ -1,9 +1,9 @@
 """
 Growth: what an update costs more where there is more beside it, counted in instructions of the whole server.
 
-Seconds hide an effect of a few percent. The server runs under callgrind; updates come one by one, so that each is
-committed and sent by itself, and what the server does in as long a time without updates is subtracted. A stretch
-in which something else happened, a ping or two updates in one commit, does not count.
+Seconds hide an effect of a few percent. The server runs under callgrind; each update is sent when the one before
+has arrived, and what the server does in as long a time at rest is subtracted. A stretch in which clients were pinged
+does not count.
 """
 
 from __future__ import annotations
@@ -28,13 +28,12 @@ if TYPE_CHECKING:
 CLIENTS = 10_000
 STREAMED = 100
 """Accounts that updates come for; the crowd subscribes to another."""
-UPDATES = 80
-RATE = 40
-"""Updates a second: under callgrind one takes the server some 10 ms."""
+UPDATES = 100
 STRETCHES = 3
 MOST_TRIES = 15
-LEAST_COMMITS = 0.97
-"""Of a stretch that counts, for each update."""
+REST_SECONDS = 2.0
+TAIL_SECONDS = 0.1
+"""What an update leaves to be done once it is sent."""
 
 
 def measure(options: Options) -> Iterator[Figure]:
@@ -86,34 +85,36 @@ class Scene:
         """Return how many thousand instructions an update takes, in each stretch that counts."""
         updates = options.many(UPDATES, 10)
         with instructions.counting(self.server):
-            self._stretch(updates)  # callgrind translates anew what it counts
-            at_rest = self._undisturbed(0, updates / RATE, 2)
-            streaming = self._undisturbed(updates, updates / RATE, STRETCHES)
-        return [(executed - min(at_rest)) / updates / 1000 for executed in streaming]
+            self._stretch(2 * updates)  # callgrind translates anew what it counts
+            at_rest = min(executed / seconds for executed, seconds in self._undisturbed(0, 2))
+            streaming = self._undisturbed(updates, STRETCHES)
+        return [(executed - at_rest * seconds) / updates / 1000 for executed, seconds in streaming]
 
-    def _undisturbed(self, updates: int, seconds: float, wanted: int) -> list[int]:
-        """Return the instructions of so many stretches; of disturbed ones where there are no others."""
-        clean, disturbed = [], []
-        while len(clean) < wanted and len(clean) + len(disturbed) < MOST_TRIES:
-            executed, alone = self._stretch(updates, seconds)
-            (clean if alone else disturbed).append(executed)
-        return clean or disturbed
+    def _undisturbed(self, updates: int, wanted: int) -> list[tuple[int, float]]:
+        """Return what `_stretch` does, of so many in which no ping came; of others where there are none."""
+        calm: list[tuple[int, float]] = []
+        disturbed: list[tuple[int, float]] = []
+        while len(calm) < wanted and len(calm) + len(disturbed) < MOST_TRIES:
+            if self.crowd is not None:
+                self.crowd.reset()
+            stretch = self._stretch(updates)
+            pinged = self.crowd is not None and self.crowd.report()["bytes"] > 0
+            (disturbed if pinged else calm).append(stretch)
+        return calm or disturbed
 
-    def _stretch(self, updates: int, seconds: float = 0.0) -> tuple[int, bool]:
-        """Return the instructions of a stretch, and whether nothing but the updates happened."""
-        self.live.reset()
-        if self.crowd is not None:
-            self.crowd.reset()
+    def _stretch(self, updates: int) -> tuple[int, float]:
+        """Return instructions and seconds of so many updates, or of a rest."""
         commits = self._commits()
+        self.live.reset()
         before, started = instructions.executed(self.server), time.monotonic()
-        if updates:
-            self.feeder.play(updates, RATE, messages=range(STREAMED))
-            received = self.live.receive(updates)
-            assert received == updates, f"{received} of {updates} updates were received"
-        time.sleep(max(0.0, started + seconds - time.monotonic()))
-        executed = instructions.executed(self.server) - before
-        pinged = self.crowd is not None and self.crowd.report()["bytes"] > 0
-        return executed, not pinged and self._commits() - commits >= LEAST_COMMITS * updates
+        for at in range(updates):
+            self.feeder.play(1, 0, messages=range(at % STREAMED, STREAMED))
+            received = self.live.receive(at + 1)
+            assert received == at + 1, f"{received} of {at + 1} updates were received"
+        time.sleep(TAIL_SECONDS if updates else REST_SECONDS)
+        executed, seconds = instructions.executed(self.server) - before, time.monotonic() - started
+        assert self._commits() - commits == updates
+        return executed, seconds
 
     def _commits(self) -> float:
         return self.server.metrics()["commit_group_size_count"]

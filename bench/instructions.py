@@ -20,7 +20,7 @@ UNDER = (
     "--fair-sched=yes",
     "--callgrind-out-file=/dev/null",
 )
-"""A command that runs another. Its threads take turns fairly: else they wait for each other, and waiting counts too."""
+"""A command that runs another. Its threads take turns fairly: waiting for each other would be counted too."""
 THREAD = re.compile(r"^ +Th +\d+ +([\d,]+)", re.MULTILINE)
 
 
@@ -43,5 +43,9 @@ def executed(program: rig.Program) -> int:
 
 
 def _control(program: rig.Program, *flags: str) -> str:
+    """Return what callgrind answers. Raises RuntimeError."""
     command = ["callgrind_control", *flags, str(program.pid)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    if answer.startswith("Error"):  # with exit code 0
+        raise RuntimeError(answer)
+    return answer

@@ -19,6 +19,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import traceback
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +30,8 @@ import stored
 from figures import Options, row, table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from figures import Figure
 
 NAMES = (
@@ -68,11 +71,7 @@ def main() -> None:
     about = machine()
     for name, value in about.items():
         print(f"{name}: {value}")
-    figures: list[tuple[str, Figure]] = []
-    for name in arguments.names or NAMES:
-        started = time.monotonic()
-        figures += ((name, figure) for figure in importlib.import_module(name).measure(options))
-        print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    figures, failed = run(arguments.names or NAMES, options)
     print()
     print(table(row(name, figure) for name, figure in figures))
     about["load after"] = f"{os.getloadavg()[0]:.2f}"
@@ -82,6 +81,23 @@ def main() -> None:
         f"\n{judged - missed} of {judged} targets met; load {about['load before']} before, {about['load after']} after"
     )
     save(arguments.json, about, figures)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+def run(names: Sequence[str], options: Options) -> tuple[list[tuple[str, Figure]], list[str]]:
+    """Return the figures of these benchmarks, each with its benchmark's name, and the names of those that failed."""
+    figures: list[tuple[str, Figure]] = []
+    failed = []
+    for name in names:
+        started = time.monotonic()
+        try:
+            figures += ((name, figure) for figure in importlib.import_module(name).measure(options))
+        except Exception:  # noqa: BLE001  (the others' figures are worth having)
+            traceback.print_exc()
+            failed.append(name)
+        print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    return figures, failed
 
 
 def parse() -> argparse.Namespace:
@@ -91,9 +107,20 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=1.0, help="below 1: shorter runs and fewer clients")
     parser.add_argument("--ingest-seconds", type=float, default=3.0, help="length of each run at full speed")
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures go")
-    parser.add_argument("--big", type=Path, help=f"a database of --make-big; if it exists, {BIG.name} is used")
+    parser.add_argument(
+        "--big",
+        type=existing,
+        help=f"a database of --make-big; by default {BIG.relative_to(rig.ROOT)} if there is one and the scale is 1",
+    )
     parser.add_argument("--make-big", action="store_true", help="make a database of 10 million rows, then end")
     return parser.parse_args()
+
+
+def existing(path: str) -> Path:
+    """Return the absolute path of a file. Raises ArgumentTypeError if there is none."""
+    if not Path(path).is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {path}")
+    return Path(path).resolve()
 
 
 def machine() -> dict[str, str]:
@@ -121,7 +148,7 @@ def machine() -> dict[str, str]:
 
 
 def make_big() -> None:
-    """Make the database that `stored` and `store` use where it exists; takes minutes and 3 GB."""
+    """Make the database that `stored`, `store` and `growth` use where it exists; takes minutes and 4 GB."""
     making = BIG.with_suffix(".making.db")
     making.unlink(missing_ok=True)
     stored.fill(making, stored.BIG_ACCOUNTS, stored.BIG_ROWS)

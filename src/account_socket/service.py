@@ -334,7 +334,9 @@ class Service:
     async def run_until(self, stop: asyncio.Event) -> None:
         """Stream until `stop` is set, then drain within EXIT_SECONDS."""
         sources = [asyncio.create_task(self._run_source(source)) for source in self.sources]
-        comparing = (self._reconciler.run(), self._reconciler.settle()) if self._rpcs else ()
+        comparing = (
+            (self._reconciler.run(), self._reconciler.run_soon(), self._reconciler.settle()) if self._rpcs else ()
+        )
         parts = [
             asyncio.create_task(part)
             for part in (
@@ -374,9 +376,17 @@ class Service:
 
     async def _watch_sources(self) -> None:
         """Tell the sources who is subscribed, and everybody else which sources are there."""
+        settings = self._settings
+        most = max(
+            bool(settings.rpc_url) * settings.rpc_max_watched, bool(settings.geyser_url) * settings.geyser_max_watched
+        )
+        before: dict[str, None] = {}
         while True:
             # A node would stream any account, however busy, that a client asked for by mistake.
             subscribed = [key for key in self.hub.subscribed_pubkeys() if not self._snapshots.is_foreign(key)]
+            watched = dict.fromkeys(subscribed[:most])
+            self._reconciler.look_soon(key for key in watched if key not in before)
+            before = watched
             for source in self.sources:
                 source.watch(subscribed)
                 if source.status.connected:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import StringIO
@@ -409,14 +410,11 @@ def _read_env_file(env_file: Path | None, *, tell: bool = False) -> dict[str, st
     Args:
         tell: write a line to stderr for each line that is no assignment, without what stands in it.
     Raises:
-        SettingsError: it is not text, or no line of it is an assignment.
+        SettingsError: it is not a file, it is not text, or no line of it is an assignment.
     """
-    if env_file is None or not env_file.is_file():
+    text = "" if env_file is None else _text_of(env_file)
+    if env_file is None or not text:
         return {}
-    try:
-        text = env_file.read_text(ENV_ENCODING)
-    except (OSError, UnicodeDecodeError) as exc:
-        raise SettingsError(f"{env_file}: cannot be read: {exc}") from exc
     bindings = list(parse_stream(StringIO(text)))
     wrong = [
         f"{env_file.resolve()}, line {each.original.line}: is not NAME=VALUE"
@@ -430,6 +428,24 @@ def _read_env_file(env_file: Path | None, *, tell: bool = False) -> dict[str, st
     for line in wrong[:MAX_TOLD] if tell else ():
         log.warning("%s; left out", line)
     return dotenv_values(stream=StringIO(text))
+
+
+def _text_of(env_file: Path) -> str:
+    """Return what stands in a `.env`, "" where there is none. Raises SettingsError."""
+    try:
+        # Not `is_file`: what is there and cannot be read must not count as absent.
+        mode = env_file.stat().st_mode
+        if stat.S_ISREG(mode):
+            return env_file.read_text(ENV_ENCODING)
+    except FileNotFoundError:
+        if not env_file.is_symlink():
+            return ""
+        raise SettingsError(f"{env_file}: is a link to nothing") from None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"{env_file}: cannot be read: {getattr(exc, 'strerror', None) or exc}") from exc
+    if stat.S_ISCHR(mode):  # /dev/null, put there to have none
+        return ""
+    raise SettingsError(f"{env_file}: is {'a directory' if stat.S_ISDIR(mode) else 'not a file'}")
 
 
 def _problem(name: str, message: str, found: Given | None) -> str:

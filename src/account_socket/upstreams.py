@@ -73,6 +73,7 @@ def make_sources(
             commitment=settings.commitment,
             rpc=rpc,
             max_watched=settings.rpc_max_watched,
+            strict=len(settings.rpc_url) + bool(settings.geyser_url) > 1,
             stale_slot_seconds=timing.stall,
             open_seconds=timing.open,
             backoff=timing.backoff(),

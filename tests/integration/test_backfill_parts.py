@@ -25,6 +25,7 @@ from account_socket.pipeline.gaps import Gaps
 from account_socket.pipeline.ordering import Ordering
 from account_socket.pipeline.pipeline import Pipeline
 from account_socket.programs import load_programs
+from account_socket.sources import program_accounts
 from account_socket.sources.nodes import Nodes
 from account_socket.sources.program_accounts import ProgramAccounts
 from account_socket.sources.rpc_http import RpcHttp
@@ -196,3 +197,49 @@ async def test_a_note_that_cannot_be_read_costs_reading_anew(tmp_path: Path) -> 
         it.interrupt()
         await until(lambda: it.backfill.complete)
         assert it.open() == set(KEYS)
+
+
+async def test_a_list_that_never_ends_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an error and nothing is trusted; once the list has an end it is read."""
+    monkeypatch.setattr(program_accounts, "NEW_ACCOUNT_SECONDS", 0.2)
+    monkeypatch.setattr(backfill_module, "REFUSED_SECONDS", 0.05)
+    endless = True
+
+    async def blanks(request: dict[str, Any]) -> AsyncIterator[bytes]:
+        yield b'{"jsonrpc":"2.0","id":%d,"result":{"context":{"slot":%d},"value":[' % (request["id"], SLOT)
+        while endless:
+            yield b" "
+            await asyncio.sleep(0.02)
+
+    def refuse(request: dict[str, Any]) -> Any:
+        return web.Response(body=blanks(request)) if endless and request["method"] == "getProgramAccounts" else None
+
+    async with parts(tmp_path, "all", refuse=refuse) as it:
+        it.interrupt()
+        await until(lambda: "no new account in" in it.backfill.error)
+        works, told = it.backfill.report()
+        assert (works, told["complete"], it.gaps.trusts(SLOT - 1)) == (False, False, False)
+        endless = False
+        await until(lambda: it.backfill.complete and not it.backfill.error)
+        assert it.open() == set(KEYS)
+
+
+async def test_a_list_of_nonsense_is_not_complete(tmp_path: Path) -> None:
+    """Accounts that the node neither lists nor tells in a way that makes sense are told, and keep it incomplete."""
+
+    def refuse(request: dict[str, Any]) -> Any:
+        if request["method"] not in {"getProgramAccounts", "getMultipleAccounts"}:
+            return None
+        odd = {"lamports": -1}
+        if request["method"] == "getProgramAccounts":
+            value = [{"pubkey": key, "account": odd} for key in KEYS[:20]]
+        else:
+            value = [odd for _ in request["params"][0]]
+        return {"result": {"context": {"slot": SLOT}, "value": value}}
+
+    async with parts(tmp_path, "all", refuse=refuse) as it:
+        it.interrupt()
+        await until(lambda: it.backfill.passes == 1)
+        _, told = it.backfill.report()
+        assert (told["complete"], told["unusable"], told["not_reread"]) == (False, 20, 20)
+        assert not it.gaps.trusts(SLOT - 1)

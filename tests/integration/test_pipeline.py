@@ -22,7 +22,7 @@ from account_socket.hub.outbox import Batch, Outbox
 from account_socket.model import SYSTEM_PROGRAM, AccountUpdate, Gap, Origin, RawAccount
 from account_socket.pipeline.gaps import Gaps
 from account_socket.pipeline.healing import Healer
-from account_socket.pipeline.ordering import Ordering
+from account_socket.pipeline.ordering import MAX_MARKS, Ordering
 from account_socket.pipeline.pipeline import Pipeline
 from account_socket.pipeline.snapshots import Snapshots
 from account_socket.programs import load_programs
@@ -90,10 +90,10 @@ class Subscriber:
 
 
 @asynccontextmanager
-async def rig(database: Path, *, patience: float = 0.3) -> AsyncIterator[Rig]:
+async def rig(database: Path, *, patience: float = 0.3, max_marks: int = MAX_MARKS) -> AsyncIterator[Rig]:
     store = SqliteStore(database)
     identity = await store.open()
-    ordering = Ordering(REGISTRY.programs, identity.next_id, stored=identity.has_states)
+    ordering = Ordering(REGISTRY.programs, identity.next_id, stored=identity.has_states, max_marks=max_marks)
     cache = MemoryCache(ttl=3600)
     node = Node()
     published: list[AccountUpdate] = []
@@ -441,3 +441,35 @@ async def test_while_upstream_is_silent_states_are_told_at_once_and_as_stale(tmp
         assert client.acks
         await until(lambda: client.messages)
         assert (client.messages[0]["source"], client.messages[0]["stale"]) == ("cache", True)
+
+
+async def test_what_is_forgotten_while_it_is_admitted_is_recalled(tmp_path: Path) -> None:
+    """However few accounts are kept in memory, each update names the one before, and none goes back."""
+    async with rig(tmp_path / "account.db", max_marks=5) as r:
+        keys = [f"key-{number}" for number in range(200)]
+        for slot in range(1, 5):
+            await r.pipeline.admit([raw(key, slot=slot, data=b"%d" % slot) for key in keys])
+            await until(lambda slot=slot: len(r.published) == slot * len(keys))
+        await r.pipeline.admit([raw(key, slot=2, data=b"late") for key in keys])
+    newest: dict[str, int] = {}
+    for each in r.published:
+        assert each.prev_id == newest.get(each.pubkey)
+        newest[each.pubkey] = each.id
+    assert len(r.published) == 4 * len(keys)
+
+
+async def test_a_locked_database_is_read_all_the_same(tmp_path: Path) -> None:
+    """Who comes first while nothing can be committed is known, and an older state is not taken for a newer one."""
+    database = tmp_path / "account.db"
+    async with rig(database) as r:
+        await r.pipeline.admit([raw(slot=5, data=b"known"), raw(KEY_B, slot=5)])
+        await until(lambda: len(r.published) == 2)
+    async with rig(database) as r:
+        lock = sqlite3.connect(database, isolation_level=None)
+        lock.execute("BEGIN IMMEDIATE")
+        await r.pipeline.admit([raw(KEY_B, slot=6, data=b"new")])
+        await until(lambda: r.pipeline.degraded)
+        await r.pipeline.admit([raw(slot=4, data=b"late"), raw(slot=6, data=b"newer")])
+        await until(lambda: len(r.published) == 2)
+        assert [(each.pubkey, each.prev_id) for each in r.published] == [(KEY_B, 2), (KEY_A, 1)]
+        lock.close()

@@ -69,6 +69,18 @@ async def test_a_close_is_told_at_once_where_the_account_is_watched(tmp_path: Pa
         assert newest(client, account.pubkey)["source"] == "realtime"
 
 
+async def test_a_close_right_after_the_subscription_is_told(tmp_path: Path) -> None:
+    """It falls between the reading of the state and the beginning of the watch, which only tells of changes."""
+    async with streaming(tmp_path, RECONCILE_SECONDS="3600") as (node, server, client):
+        account = some_account(node)
+        async with Client(server.url) as late:
+            await client.ask(action="unsubscribe", pubkeys=sorted(node._ledger._accounts))
+            await until(lambda: node.statistics()["subscriptions"] <= 2)
+            await late.ask(action="subscribe", pubkey=account.pubkey)
+            node.close_account(account.pubkey)
+            await until(lambda: newest(late, account.pubkey)["account"].get("closed"))
+
+
 async def test_an_account_that_another_program_owns_is_closed_until_it_comes_back(tmp_path: Path) -> None:
     """Its lamports and owner are those of the chain; given back to the program it is alive again."""
     async with streaming(tmp_path, RPC_MAX_WATCHED="0", RECONCILE_SECONDS="1") as (node, _, client):

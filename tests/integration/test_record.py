@@ -94,7 +94,9 @@ def is_watched(node: Devnode, pubkey: str, *, geyser: bool) -> bool:
 async def record(path: Path, *, geyser: bool = False, seconds: float | None = 10, **settings: str) -> None:
     """Record as the command does, in this process."""
     chosen = _only_upstream(load(settings, flags_only=True), geyser=geyser)
-    session = Session(chosen, updates=len(SOME.writes), max_bytes=10**8, description="by a test")
+    session = Session(
+        chosen, updates=len(SOME.writes), max_bytes=10**8, description="by a test", secrets=chosen.secrets
+    )
     await session.record(path.open("wb"), path.name, seconds)
 
 
@@ -239,16 +241,17 @@ async def test_bounds_and_existing_files(tmp_path: Path) -> None:
 
 
 async def test_seconds_end_it_without_a_node(tmp_path: Path) -> None:
-    """--seconds counts also while no node answers; the recording is then empty and says where it stands."""
+    """--seconds counts also while no node answers: exit 1; the file is then empty, a key in its description stars."""
     path = tmp_path / "empty.zst"
-    node = {"RPC_URL": "ws://127.0.0.1:9"}
-    async with recording_process(path, "--seconds", "0.2", "--description", "none", **node) as process:
+    node = {"RPC_URL": f"ws://127.0.0.1:9,ws://127.0.0.1:9/?api-key={KEY}"}
+    async with recording_process(path, "--seconds", "0.2", "--description", f"of {KEY}", **node) as process:
         code, err = await end(process)
-    assert code == 0, err
+    assert code == 1, err
     assert "no slot yet" in err
+    assert err.endswith(f"{path}: is empty: nothing came from the node\naccount-socket doctor says why\n")
     with path.open("rb") as file:
         reader = RecordingReader(file)
-        assert (list(reader.messages()), reader.header.description) == ([], "none")
+        assert (list(reader.messages()), reader.header.description) == ([], "of " + "*" * len(KEY))
 
 
 def test_without_the_upstream_that_is_asked_for() -> None:

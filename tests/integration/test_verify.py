@@ -139,6 +139,7 @@ async def test_what_the_node_has_is_equal(place: Place) -> None:
         ("raw = ?", POOL.data[:-2], ("data bytes", 1110, 1112)),
         ("raw = ?", "text", ("data bytes", 4, 1112)),
         ("closed = ?", 1, ("closed", True, False)),
+        ("account_type = ?", "Config", ("account_type", "Config", "Pool")),
     ],
 )
 async def test_what_differs_is_named(place: Place, sql: str, value: object, told: tuple[str, object, object]) -> None:
@@ -225,11 +226,39 @@ async def test_a_stored_state_newer_than_the_nodes_answer_is_waited_for(place: P
 
 
 async def test_a_slot_that_never_was_is_compared_all_the_same(place: Place) -> None:
-    """A stored slot far in the future keeps nobody waiting; the account is compared at the node's slot."""
-    await place.keep(place.node.write(fresh(POOL)))
-    place.tamper("slot = ?, lamports = 5", 2**62)
-    _, [difference] = await place.audit([POOL.pubkey])
-    assert difference.changes == [("lamports", 5, POOL.lamports)]
+    """A stored slot far in the future keeps nobody waiting; it is told, also of a closed account."""
+    gone = place.node.write(fresh(OTHER_POOL))
+    await place.keep(place.node.write(fresh(POOL)), fresh(gone, data=b"", lamports=0))
+    place.node.close_account(gone.pubkey)
+    place.tamper("slot = ?, lamports = 5 WHERE pubkey = ?", 2**62, POOL.pubkey)
+    place.tamper("slot = ?, closed = 1, account_type = 'Config' WHERE pubkey = ?", 2**62, gone.pubkey)
+    _, differences = await place.audit([POOL.pubkey, gone.pubkey])
+    told = {difference.pubkey: difference for difference in differences}
+    slots = {pubkey: ("slot", 2**62, difference.node_slot) for pubkey, difference in told.items()}
+    assert told[POOL.pubkey].changes == [slots[POOL.pubkey], ("lamports", 5, POOL.lamports)]
+    assert told[gone.pubkey].changes == [slots[gone.pubkey]]
+
+
+async def test_an_account_that_is_not_stored(place: Place) -> None:
+    """What a program has and the database lacks differs; what is foreign, closed or nowhere is said to be unknown."""
+    missed, foreign, gone = (place.node.write(fresh(pool)) for pool in POOLS[:3])
+    place.node.write(fresh(foreign, owner=NOBODY))
+    place.node.close_account(gone.pubkey)
+    done, [difference] = await place.audit([missed.pubkey, foreign.pubkey, gone.pubkey, NOBODY])
+    assert (difference.pubkey, difference.account_type, difference.stored_slot) == (missed.pubkey, "Pool", None)
+    assert difference.changes == [("exists", False, True)]
+    assert done.tally.unknown == [foreign.pubkey, gone.pubkey, NOBODY]
+    assert (done.tally.compared, done.tally.different) == (1, 1)
+
+
+async def test_an_account_that_is_about_to_be_stored_is_not_wrong(place: Place) -> None:
+    """An account that the node has and the store gets a little later is equal in the end."""
+    account = place.node.write(fresh(POOL))
+    auditing = asyncio.create_task(place.audit([POOL.pubkey]))
+    await asyncio.sleep(ROUND_SECONDS * (STILL_ROUNDS - 2))
+    await place.keep(account)
+    done, differences = await auditing
+    assert (differences, done.tally.compared, done.tally.unsettled) == ([], 1, 0)
 
 
 async def test_an_account_that_never_stands_still_is_not_called_wrong(place: Place) -> None:
@@ -277,9 +306,12 @@ async def test_verify_tells_differences(tmp_path: Path) -> None:
         await place.keep(*(place.node.write(fresh(pool)) for pool in POOLS[:3]))
         env = {"RPC_HTTP_URL": place.node.http_url}
         place.tamper("lamports = 5 WHERE pubkey = ?", POOL.pubkey)
-        text, as_json = await asyncio.gather(
+        missed = place.node.write(fresh(POOLS[3])).pubkey
+        text, as_json, lacking, foreign = await asyncio.gather(
             run("verify", cwd=tmp_path, env=env),
             run("verify", POOL.pubkey, NOBODY, "--json", cwd=tmp_path, env=env),
+            run("verify", missed, cwd=tmp_path, env=env),
+            run("verify", NOBODY, cwd=tmp_path, env=env),
         )
     lines = text.out.splitlines()
     assert text.code == as_json.code == 1
@@ -289,6 +321,12 @@ async def test_verify_tells_differences(tmp_path: Path) -> None:
     difference, summary = map(json.loads, as_json.out.splitlines())
     assert difference["differences"] == [{"field": "lamports", "stored": 5, "node": POOL.lamports}]
     assert (summary["compared"], summary["different"], summary["unknown"]) == (1, 1, [NOBODY])
+    assert lacking.code == 1
+    assert lacking.out.startswith(f"{missed} Pool: not in the database, the node's at slot ")
+    assert foreign.code == 0
+    assert foreign.out.startswith(
+        f"{NOBODY}: neither in the database nor, as an account of the program, on the node\n"
+    )
 
 
 async def test_verify_refuses_what_it_cannot_compare(tmp_path: Path) -> None:

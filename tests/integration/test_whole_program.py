@@ -27,6 +27,7 @@ from account_socket.sources.rpc_http import RpcHttp
 
 SLOT = 1_000
 KEY = "5rpEtPU2ZnMupnyRbt5AbLL7DGHia1YvtbQB7QjJmo4c"
+ACCOUNT = {"lamports": 1, "data": ["AAAA", "base64"], "owner": PROGRAM, "executable": False, "space": 3}
 KINDS = {b"kind-one": 30, b"kind-two": 20, b"kind-few": 3, b"short": 2}
 
 
@@ -239,3 +240,54 @@ async def test_what_was_read_long_ago_is_read_anew() -> None:
     reading = Reading(kinds={"aa": 5, "bb": whole_program.REACH_SLOTS + 5}, key="k", began=5)
     reading.forget_before(6)
     assert reading == Reading(kinds={"bb": whole_program.REACH_SLOTS + 5})
+
+
+def spoilt(it: Reader, item: dict[str, Any], *, pages: bool) -> Any:
+    """Return a `refuse` by which the node lists `item` after the accounts, whichever way it is asked."""
+
+    def refuse(request: dict[str, Any]) -> Any:
+        if not (is_page(request) if pages else is_list(request)):
+            return None
+        whole = msgspec.json.decode(answer(msgspec.json.encode(request), it.ledger.call))
+        value = whole["result"]["value"]
+        items = value["accounts"] if pages else value
+        if len(items) < request["params"][1].get("limit", 1_000):
+            items.append(item)
+        return whole
+
+    return refuse
+
+
+@pytest.mark.parametrize("pages", [False, True])
+async def test_a_listed_account_that_makes_no_sense_is_read_by_itself(pages: bool) -> None:
+    """The node lists it as another program's; asked for it alone, it tells the truth, and nothing is missing."""
+    async with reader(pages=pages) as it:
+        hidden = RawAccount(derived_pubkey(KEY, 999), SLOT - 5, PROGRAM, 1, b"kind-oneof another owner")
+        it.refuse = spoilt(it, {"pubkey": hidden.pubkey, "account": {**ACCOUNT, "owner": KEY}}, pages=pages)
+        it.ledger._accounts[hidden.pubkey] = hidden  # known to getMultipleAccounts alone
+        assert await it.read() == SLOT
+        assert it.taken == it.there
+        assert it.lists.odd["not_of_the_program"] >= 1
+
+
+async def test_a_listed_item_that_names_no_account_fails_the_reading() -> None:
+    """What else there is was read; every try fails until the node lists accounts only."""
+    async with reader() as it:
+        it.refuse = spoilt(it, {"pubkey": "none", "account": ACCOUNT}, pages=False)
+        for _ in range(2):
+            with pytest.raises(RpcError, match="listed 3 accounts"):
+                await it.read()
+            assert it.taken == it.there
+        it.refuse = lambda _: None
+        assert await it.read() == SLOT
+
+
+async def test_pages_with_items_that_name_no_account_are_given_up() -> None:
+    """All pages are read all the same, then lists, in which nothing is missing."""
+    async with reader(pages=True) as it:
+        it.refuse = spoilt(it, {"pubkey": "none", "account": ACCOUNT}, pages=True)
+        assert await it.read() == SLOT
+        assert it.lists.has_pages is False
+        assert it.taken == it.there
+        assert it.reading.key is None
+        assert max(msgspec.json.decode(kept, type=Reading).unread for kept in it.kept) == 1

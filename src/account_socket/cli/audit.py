@@ -17,7 +17,8 @@ from account_socket.store.stored_accounts import Fingerprint, StoredAccount, Sto
 
 READ_SECONDS = 60.0
 AHEAD_SLOTS = 150
-"""A stored slot that is farther ahead of what the node told last is not waited for, unless the node has it."""
+"""A stored slot that is farther ahead of what the node told last is not waited for, unless the node has it. One that
+is farther ahead of the node's answer is wrong: no update of the account would be newer."""
 
 MAX_SUSPECTS = 1_000
 
@@ -29,6 +30,7 @@ STILL_ROUNDS = 4
 
 ROUND_SECONDS = 1.0
 MAX_CHANGES = 20
+_NO_ROW = -1
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,15 @@ class Difference:
     An account whose stored state is not the node's.
 
     Attributes:
-        stored_slot, node_slot: of the two states.
+        account_type: as stored; where nothing is, as the node's bytes are decoded.
+        stored_slot, node_slot: of the two states; None where nothing is stored.
         changes: what differs, stored and on the node: at most MAX_CHANGES.
         more: how many further ones there are.
     """
 
     pubkey: str
     account_type: str
-    stored_slot: int
+    stored_slot: int | None
     node_slot: int
     changes: list[Change]
     more: int = 0
@@ -58,7 +61,7 @@ class Tally:
     Attributes:
         compared: accounts about which something was found out.
         different, unsettled: of these, those that differ, and those that changed whenever they were looked at.
-        unknown: accounts that the database does not know.
+        unknown: accounts that are not stored, and of which the node says that the programs have none such.
         first_slot, last_slot: the node's slots at which was compared.
     """
 
@@ -79,16 +82,16 @@ class Tally:
 class _Suspect:
     """An account that differs: the row that was last looked at, and how often it was the same."""
 
-    id: int = -1
+    id: int = _NO_ROW
     still: int = 0
 
 
 @dataclass(frozen=True)
 class _Look:
-    """One look at an account: the row before the node was asked and after, and what the node said."""
+    """One look at an account: the row before the node was asked and after, if there is one, and what the node said."""
 
-    before: Fingerprint
-    after: Fingerprint
+    before: Fingerprint | None
+    after: Fingerprint | None
     node: RawAccount
 
 
@@ -130,8 +133,9 @@ class Audit:
 
     async def _look_first(self, pubkeys: list[str]) -> None:
         looks = await self._look(pubkeys)
-        self.tally.unknown += [pubkey for pubkey in pubkeys if pubkey not in looks]
-        self.tally.compared += len(looks)
+        unknown = [pubkey for pubkey, look in looks.items() if look.after is None and self._agrees(look)]
+        self.tally.unknown += unknown
+        self.tally.compared += len(looks) - len(unknown)
         self._suspects |= {pubkey: _Suspect() for pubkey, look in looks.items() if not self._agrees(look)}
 
     async def _settle(self) -> AsyncIterator[Difference]:
@@ -155,12 +159,13 @@ class Audit:
             del self._suspects[pubkey]
             return None
         suspect = self._suspects[pubkey]
-        moved = look.before.id != look.after.id or look.after.id != suspect.id
-        self._suspects[pubkey] = suspect = _Suspect(look.after.id, 1 if moved else suspect.still + 1)
+        id_ = _id(look.after)
+        moved = _id(look.before) != id_ or id_ != suspect.id
+        self._suspects[pubkey] = suspect = _Suspect(id_, 1 if moved else suspect.still + 1)
         if suspect.still < STILL_ROUNDS:
             return None
         stored = await asyncio.to_thread(self._stored.account, pubkey)
-        if stored is None or stored.id != suspect.id:
+        if _id(stored) != suspect.id:
             return None
         del self._suspects[pubkey]
         self.tally.different += 1
@@ -170,19 +175,17 @@ class Audit:
         return any(agrees(stored, look.node, self._registry) for stored in (look.before, look.after))
 
     async def _look(self, pubkeys: Sequence[str]) -> dict[str, _Look]:
-        """Read the rows, the node at their slot or later, and the rows again; without accounts that are not stored."""
+        """Read the rows, the node at their slot or later, and the rows again."""
         before = await asyncio.to_thread(self._stored.fingerprints, pubkeys)
-        if not before:
-            return {}
-        slot, states = await self._ask(list(before), max(row.slot for row in before.values()))
+        slot, states = await self._ask(pubkeys, max((row.slot for row in before.values()), default=0))
         self.tally.see(slot)
-        after = await asyncio.to_thread(self._stored.fingerprints, list(before))
+        after = await asyncio.to_thread(self._stored.fingerprints, pubkeys)
         return {
-            pubkey: _Look(row, after.get(pubkey, row), state or missing_account(pubkey, slot))
-            for (pubkey, row), state in zip(before.items(), states, strict=True)
+            pubkey: _Look(before.get(pubkey), after.get(pubkey), state or missing_account(pubkey, slot))
+            for pubkey, state in zip(pubkeys, states, strict=True)
         }
 
-    async def _ask(self, pubkeys: list[str], slot: int) -> tuple[int, list[RawAccount | None]]:
+    async def _ask(self, pubkeys: Sequence[str], slot: int) -> tuple[int, list[RawAccount | None]]:
         if slot > (self.tally.last_slot or 0) + AHEAD_SLOTS:
             slot = min(slot, await self._rpc.get_slot())
         return await self._rpc.get_multiple_accounts(
@@ -195,18 +198,35 @@ def is_closed(account: RawAccount, registry: Registry) -> bool:
     return account.lamports == 0 or account.owner not in registry.programs
 
 
-def agrees(stored: Fingerprint, node: RawAccount, registry: Registry) -> bool:
-    """Whether a stored state is the node's. Of a closed account only that counts: what becomes of it is not kept."""
+def is_ahead(slot: int, node: RawAccount) -> bool:
+    """Whether a stored slot is one that the node cannot have told yet."""
+    return slot > node.slot + AHEAD_SLOTS
+
+
+def agrees(stored: Fingerprint | None, node: RawAccount, registry: Registry) -> bool:
+    """
+    Whether a stored state, or that there is none, is what the node says.
+
+    Of a closed account only that counts, and its slot: what becomes of it is not kept.
+    """
     closed = is_closed(node, registry)
+    if stored is None:
+        return closed
+    if is_ahead(stored.slot, node):
+        return False
     if stored.closed or closed:
         return stored.closed == closed
     if stored.content != node.content_hash():
         return False
-    return stored.told == told_hash(registry.decode(node.owner, node.data).data_json)
+    decoded = registry.decode(node.owner, node.data)
+    return stored.account_type == decoded.account_type and stored.told == told_hash(decoded.data_json)
 
 
-def describe(stored: StoredAccount, node: RawAccount, registry: Registry) -> Difference:
+def describe(stored: StoredAccount | None, node: RawAccount, registry: Registry) -> Difference:
     """Return what differs, field by field."""
+    if stored is None:
+        account_type = registry.decode(node.owner, node.data).account_type
+        return Difference(node.pubkey, account_type, None, node.slot, [("exists", False, True)])
     differing = _differing(stored, node, registry)
     shown = list(islice(differing, MAX_CHANGES))
     more = sum(1 for _ in differing)
@@ -215,16 +235,22 @@ def describe(stored: StoredAccount, node: RawAccount, registry: Registry) -> Dif
 
 def _differing(stored: StoredAccount, node: RawAccount, registry: Registry) -> Iterator[Change]:
     closed = is_closed(node, registry)
+    if is_ahead(stored.raw.slot, node):
+        yield "slot", stored.raw.slot, node.slot
     if stored.closed != closed:
         yield "closed", stored.closed, closed
+    elif closed:
+        return
     for name in ("owner", "lamports", "executable"):
         old, new = getattr(stored.raw, name), getattr(node, name)
         if old != new:
             yield name, old, new
     if stored.closed or closed:
         return
-    told = registry.decode(node.owner, node.data).data_json
-    fields = list(changes(_parsed(stored.data_json), _parsed(told), "data_json"))
+    decoded = registry.decode(node.owner, node.data)
+    if stored.account_type != decoded.account_type:
+        yield "account_type", stored.account_type, decoded.account_type
+    fields = list(changes(_parsed(stored.data_json), _parsed(decoded.data_json), "data_json"))
     yield from fields
     if stored.raw.data != node.data:
         if len(stored.raw.data) != len(node.data):
@@ -232,6 +258,10 @@ def _differing(stored: StoredAccount, node: RawAccount, registry: Registry) -> I
         elif not fields:
             place = next(i for i, (old, new) in enumerate(zip(stored.raw.data, node.data, strict=True)) if old != new)
             yield f"data[{place}]", stored.raw.data[place], node.data[place]
+
+
+def _id(row: Fingerprint | StoredAccount | None) -> int:
+    return _NO_ROW if row is None else row.id
 
 
 def _parsed(data_json: bytes) -> Any:

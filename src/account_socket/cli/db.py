@@ -50,8 +50,10 @@ def stats(
     if as_json:
         emit(json.dumps(_json(summary)))
         return
-    for name, value in _lines(summary):
-        emit(f"{name:<16}{value}")
+    lines = list(_lines(summary))
+    width = max(len(name) for name, _value in lines) + 2
+    for name, value in lines:
+        emit(f"{name:<{width}}{value}")
 
 
 @group.command("prune")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from account_socket.cli.process import emit, talk
-from account_socket.errors import AccountSocketError, SettingsError
+from account_socket.errors import SettingsError
 
 NEEDS_ARGUMENTS = True
 DAMM_V2 = "cpamdpZCGKUy5JxQXB4dcpGPiikHawvSWAd6mEn1sGG"
@@ -42,9 +42,9 @@ def _read(file: str) -> bytes:
         with sys.stdin.buffer if file == "-" else Path(file).open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        raise AccountSocketError(f"{file}: {error.strerror}") from error
+        raise SettingsError(f"{file}: {error.strerror or error}") from error
     if len(content) > MAX_BYTES:
-        raise AccountSocketError(f"{file}: longer than {MAX_BYTES} bytes, which no account is")
+        raise SettingsError(f"{file}: longer than {MAX_BYTES} bytes, which no account is")
     return content
 
 

@@ -38,7 +38,11 @@ LOG_SETTINGS = ("RUST_LOG", "LOG", "LOG_FORMAT")
 """The only ones of the environment that count here: they change nothing but what is told."""
 
 
-@with_settings(without=OWN_SETTINGS, defaults={**OWN_DEFAULTS, "DATABASE_URL": "a temporary file"})
+@with_settings(
+    without=OWN_SETTINGS,
+    defaults={**OWN_DEFAULTS, "DATABASE_URL": "a temporary file"},
+    panel="Settings (by flag alone; RUST_LOG, LOG and LOG_FORMAT also from the environment)",
+)
 def command(
     flags: dict[str, str],
     rate: Annotated[float, typer.Option(min=0.01, max=100_000, help="Account writes per second.")] = DEFAULT_RATE,
@@ -48,7 +52,8 @@ def command(
 ) -> None:
     """A local node replaying the shipped recording, and the server on it: no network, no key, no Redis.
 
-    The database is temporary and the cache embedded, unless given by flag; .env and the environment do not count.
+    The database is temporary and the cache embedded, unless given by flag. .env does not count, nor does the
+    environment but for what the log shows.
 
     Example: [bold]account-socket demo --rate 100[/bold]
     """

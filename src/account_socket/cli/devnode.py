@@ -90,7 +90,7 @@ def _load(path: Path | None, *, timed: bool) -> Recording:
 
 
 async def _serve(recording: Recording, **options: object) -> None:
-    from account_socket.devnode import run_devnode  # noqa: PLC0415  (not for --help)
+    from account_socket.devnode import ListenError, run_devnode  # noqa: PLC0415  (not for --help)
 
     def ready(node: Devnode) -> None:
         yellowstone = f", Yellowstone {node.geyser_url}" if options["geyser_port"] is not None else ""
@@ -98,5 +98,8 @@ async def _serve(recording: Recording, **options: object) -> None:
 
     try:
         await run_devnode(recording, on_ready=ready, start_on_subscribe=True, **options)
-    except OSError as error:
-        raise AccountSocketError(f"cannot listen: {error}", hint="--port and --http-port choose others") from error
+    except ListenError as error:
+        raise AccountSocketError(
+            f"cannot listen on {options['host']}, port {error.port}: {error}",
+            hint=f"--{error.argument.replace('_', '-')} chooses another",
+        ) from error

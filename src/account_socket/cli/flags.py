@@ -14,7 +14,10 @@ from account_socket.settings import Row, Settings, load, rows
 
 
 def with_settings(
-    *, without: frozenset[str] = frozenset(), defaults: Mapping[str, str] = MappingProxyType({})
+    *,
+    without: frozenset[str] = frozenset(),
+    defaults: Mapping[str, str] = MappingProxyType({}),
+    panel: str = "Settings (also from the environment or .env, by the name in brackets)",
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """
     Give a command a flag for each setting; it gets those that were typed as `flags`, by public name.
@@ -22,6 +25,7 @@ def with_settings(
     Args:
         without: public names that this command sets itself.
         defaults: in words, by public name, where this command has others.
+        panel: what stands above them in `--help`.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -32,7 +36,7 @@ def with_settings(
             command(flags={name: value for name, value in flags.items() if value is not None}, **typed)
 
         own = inspect.signature(command, eval_str=True).parameters
-        parameters = [*(own[name] for name in own if name != "flags"), *_parameters(offered.values(), defaults)]
+        parameters = [*(own[name] for name in own if name != "flags"), *_parameters(offered.values(), defaults, panel)]
         # What typer reads: the function itself takes whatever they name.
         run.__doc__ = command.__doc__
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -55,14 +59,14 @@ def load_with_upstream(flags: dict[str, str]) -> Settings:
     )
 
 
-def _parameters(table: Iterable[Row], defaults: Mapping[str, str]) -> Iterator[inspect.Parameter]:
+def _parameters(table: Iterable[Row], defaults: Mapping[str, str], panel: str) -> Iterator[inspect.Parameter]:
     for row in table:
         option = typer.Option(
             None,
             row.flag,
             help=_help(row, defaults.get(row.name, row.default)),
             metavar=row.values.split(",")[0].upper() if "," not in row.values else "WORD",
-            rich_help_panel="Settings (also from the environment or .env, by the name in brackets)",
+            rich_help_panel=panel,
             show_default=False,
         )
         yield inspect.Parameter(row.field, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=str | None)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from account_socket.cli.keys import check_keys
 from account_socket.cli.process import emit, run_until_signal, talk
 
 NEEDS_ARGUMENTS = True
@@ -22,6 +23,7 @@ def command(
 
     Example: [bold]account-socket get PUBKEY | jq .account.data_json[/bold]
     """
+    check_keys([pubkey])
     run_until_signal(_get(pubkey, url))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,16 +52,19 @@ def command(  # noqa: PLR0917  (typer's parameters are options)
     """Record what the node of RPC_URL or GEYSER_URL sends, as it comes, with times: for devnode to replay.
 
     Goes on until Ctrl-C, SIGTERM or one of the bounds, reconnecting for ever; interruptions are marked in the file.
-    The file holds no URL, key or token. Neither database nor Redis is used.
+    The file holds no URL of ours. A key or token of 8 characters or more becomes stars where the node or --description
+    repeats it: as it is, percent-encoded, or spelled with JSON escapes. Neither database nor Redis is used.
 
     Example: [bold]RPC_URL=wss://host/?api-key=KEY account-socket record --seconds 60 pools.jsonl.zst[/bold], then
     [bold]account-socket devnode --rate recorded pools.jsonl.zst[/bold]
     """
     if len(description) > 4096:
         raise SettingsError(f"--description has {len(description)} characters, more than 4096")
-    settings = _only_upstream(load_with_upstream(flags), geyser=geyser)
-    logs.configure(settings.rust_log, log_format=settings.log_format, secrets=settings.secrets)
-    session = Session(settings, updates=updates, max_bytes=int(max_mb * MEGABYTE), description=description)
+    loaded = load_with_upstream(flags)
+    settings, secrets = _only_upstream(loaded, geyser=geyser), loaded.secrets
+    logs.configure(settings.rust_log, log_format=settings.log_format, secrets=secrets)
+    max_bytes = int(max_mb * MEGABYTE)
+    session = Session(settings, updates=updates, max_bytes=max_bytes, description=description, secrets=secrets)
     with _opened(file, overwrite=overwrite) as opened:
         run_until_signal(session.record(opened, str(file), seconds))
 
@@ -106,10 +109,20 @@ class Session:
     Args:
         settings: with one upstream.
         updates: how many account updates are enough, or None.
+        secrets: of all upstreams that are set: none of them may stand in the file.
     """
 
-    def __init__(self, settings: Settings, *, updates: int | None, max_bytes: int, description: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        updates: int | None,
+        max_bytes: int,
+        description: str,
+        secrets: Collection[str],
+    ) -> None:
         self._settings = settings
+        self._secrets = secrets
         self._limit = updates
         self._max_bytes = max_bytes
         self._description = description
@@ -122,7 +135,7 @@ class Session:
         Record until enough has come.
 
         Raises:
-            SettingsError: the node refuses token or filters. SourceError: the disk refused.
+            SettingsError: the node refuses token or filters. SourceError: the disk refused, or nothing ever came.
         """
         # Not for --help.
         from account_socket.programs import load_programs  # noqa: PLC0415
@@ -141,7 +154,7 @@ class Session:
             began_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             description=self._description,
         )
-        recorder = Recorder(file, header, max_bytes=self._max_bytes, secrets=settings.secrets)
+        recorder = Recorder(file, header, max_bytes=self._max_bytes, secrets=self._secrets)
         [source] = make_sources(settings, programs, rpcs, Timing(), tap=recorder)
         source.on_gap = recorder.gap
         try:
@@ -153,6 +166,8 @@ class Session:
             await _finish(recorder, name)
             if not isinstance(sys.exception(), SettingsError):
                 talk(f"{name}: {self._progress(source, recorder)}{full}")
+        if not recorder.messages and source.status.tip_slot is None:
+            raise SourceError(f"{name}: is empty: nothing came from the node", hint="account-socket doctor says why")
 
     async def _run(self, source: Datasource, recorder: Recorder, seconds: float | None) -> None:
         """Return when enough has come, or the recorder has ended. Raises SettingsError."""

@@ -46,8 +46,9 @@ def command(
         bool, typer.Option("--json", help="A JSON object for each difference, then the summary.")
     ] = False,
 ) -> None:
-    """Compare stored accounts with what the node says: owner, lamports, bytes, decoded fields, whether it is closed.
+    """Compare stored accounts with what the node says: owner, lamports, bytes, type, decoded fields, whether closed.
 
+    A slot far beyond the node's differs too, and an account that is named, that the node has and that is not stored.
     Prints each difference, stored → on the node, then a summary; exit 1 where anything differs, else 0. It runs beside
     a server: an account that is just changing is looked at again before it counts as different.
 
@@ -145,10 +146,9 @@ async def _tell(tally: Tally, total: int) -> None:
 
 
 def _show(difference: Difference) -> None:
-    emit(
-        f"{difference.pubkey} {difference.account_type}: stored at slot {difference.stored_slot}, "
-        f"the node's at slot {difference.node_slot}"
-    )
+    slot = difference.stored_slot
+    stored = "not in the database" if slot is None else f"stored at slot {slot}"
+    emit(f"{difference.pubkey} {difference.account_type}: {stored}, the node's at slot {difference.node_slot}")
     for name, old, new in difference.changes:
         emit(f"  {name}: {_value(old)} → {_value(new)}")
     if difference.more:
@@ -179,11 +179,11 @@ def _summarize(tally: Tally, *, as_json: bool) -> None:
         emit(json.dumps({**asdict(tally), "equal": equal}))
         return
     for unknown in tally.unknown[:MAX_UNKNOWN_TOLD]:
-        emit(f"{unknown}: not in the database")
+        emit(f"{unknown}: neither in the database nor, as an account of the program, on the node")
     parts = [f"{equal:,} equal", f"{tally.different:,} different"]
     if tally.unsettled:
         parts.append(f"{tally.unsettled:,} changed whenever looked at")
     if tally.unknown:
-        parts.append(f"{len(tally.unknown):,} not in the database")
+        parts.append(f"{len(tally.unknown):,} in neither")
     slots = "" if tally.first_slot is None else f" at slots {tally.first_slot} to {tally.last_slot}"
     emit(f"compared {tally.compared:,} accounts{slots}: {', '.join(parts)}")

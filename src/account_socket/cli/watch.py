@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from account_socket.cli.keys import check_keys
 from account_socket.cli.process import emit, run_until_signal, talk
 
 if TYPE_CHECKING:
@@ -27,10 +28,12 @@ def command(
 ) -> None:
     """Subscribe to accounts and print each update and what changed; JSON lines where stdout is not a terminal.
 
-    The first line of an account is its newest state. A lost connection is made again.
+    The first line of an account is its newest state. A lost connection is made again; exit 1 where what answers is no
+    account-socket server.
 
     Example: [bold]account-socket watch PUBKEY | jq .account.slot[/bold]
     """
+    check_keys(pubkeys)
     if sys.stdout.isatty():
         from account_socket.cli.display import Display  # noqa: PLC0415  (not for --help)
 
@@ -48,15 +51,17 @@ async def _watch(
     pubkeys: list[str], url: str, count: int | None, show: Callable[[str, dict[str, Any]], None], *, status: bool
 ) -> None:
     from account_socket.backoff import Backoff  # noqa: PLC0415  (not for --help)
-    from account_socket.cli.subscription import ServerError, messages, requested  # noqa: PLC0415
+    from account_socket.cli.subscription import NoAnswerError, ServerError, messages, requested  # noqa: PLC0415
 
     backoff = Backoff(RETRY_BASE_SECONDS, RETRY_CAP_SECONDS)
     shown = 0
+    answered = False
     while True:
         began = time.monotonic()
         try:
             async with aclosing(messages(url, pubkeys, status=status)) as received:
                 async for text, message in received:
+                    answered = True
                     if "account" in message:
                         show(text, message)
                         shown += 1
@@ -69,7 +74,7 @@ async def _watch(
                     elif message.get("type") == "gap":
                         _tell_gap(message)
         except ServerError as error:
-            if not error.retryable:
+            if not error.retryable or (isinstance(error, NoAnswerError) and not answered):
                 raise
             wait = backoff.next(time.monotonic() - began)
             talk(f"{error}; trying again in {wait:.1f} s")

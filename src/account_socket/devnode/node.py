@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import socket
 import time
+from contextlib import contextmanager
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,7 +22,7 @@ from account_socket.devnode.subscriptions import Subscriptions
 from account_socket.model import SYSTEM_PROGRAM, RawAccount
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
     from account_socket.devnode.geyser_server import GeyserServer
@@ -29,6 +33,20 @@ MAX_RATE = 1_000_000.0
 SLICE_SECONDS = 0.005
 """Writes that fall due together are made together; below 200 a second each is made by itself."""
 MAX_SLICE_WRITES = 500
+
+
+class ListenError(OSError):
+    """
+    A node cannot listen.
+
+    Attributes:
+        argument: which one of Devnode is at fault: "host", "port", "http_port" or "geyser_port".
+        port: that was asked for.
+    """
+
+    def __init__(self, reason: str, *, argument: str, port: int) -> None:
+        super().__init__(reason)
+        self.argument, self.port = argument, port
 
 
 class Devnode:
@@ -132,15 +150,20 @@ class Devnode:
         return f"http://{_bracketed(self.host)}:{self.geyser.port}"
 
     async def start(self) -> None:
-        """Listen, and begin to announce slots. Raises OSError: a port is taken."""
+        """Listen, and begin to announce slots. Raises ListenError: a port is taken, or the address is not ours."""
         try:
-            self.port = await self._gate.listen(self.host, self.port)
+            with _naming("port", self.port):
+                self.port = await self._gate.listen(self.host, self.port)
             if self.http_port is not None:
-                self.http_port = await self._gate.listen(self.host, self.http_port)
+                with _naming("http_port", self.http_port):
+                    self.http_port = await self._gate.listen(self.host, self.http_port)
             if self._geyser is not None:
-                self._geyser_port = await self._geyser.start(self.host, self._geyser_port)
+                with _naming("geyser_port", self._geyser_port):
+                    self._geyser_port = await self._geyser.start(self.host, self._geyser_port)
         except OSError:
             await self._gate.close()
+            if self._geyser is not None:
+                await self._geyser.stop()
             raise
         self._announced_at = time.monotonic()
         loop = asyncio.get_running_loop()
@@ -370,6 +393,18 @@ class Devnode:
         return slot_at(self._unix_ms_at_zero + time.monotonic() * 1000) + self._clock_offset
 
 
+@contextmanager
+def _naming(argument: str, port: int) -> Iterator[None]:
+    """Say of the operating system's refusal to listen which argument it is about. Raises ListenError."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            argument = "host"
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+        raise ListenError(reason, argument=argument, port=port) from error
+
+
 def _serve_geyser(*, replay_slots: int = 150, **options: Any) -> GeyserServer:
     # A node without Yellowstone does not load gRPC.
     from account_socket.devnode.geyser_feed import Feed  # noqa: PLC0415
@@ -385,7 +420,7 @@ def _bracketed(host: str) -> str:
 async def run_devnode(
     recording: Recording, *, on_ready: Callable[[Devnode], None] | None = None, **options: Any
 ) -> None:
-    """Start a Devnode with `options`, tell `on_ready`, and serve until cancelled. Raises OSError, ValueError."""
+    """Start a Devnode with `options`, tell `on_ready`, and serve until cancelled. Raises ListenError, ValueError."""
     async with Devnode(recording, **options) as node:
         if on_ready is not None:
             on_ready(node)

@@ -138,7 +138,7 @@ class Backfill:
     @property
     def complete(self) -> bool:
         """Whether every account of the programs is in the store, as far as anybody knows."""
-        return self.mode == "all" and self._filled and self._current
+        return self.mode == "all" and self._filled and self._current and not self._notes.doubtful
 
     @property
     def _filled(self) -> bool:
@@ -162,6 +162,8 @@ class Backfill:
             "reading": progress.doing or None,
             "done": progress.done if progress.doing else None,
             "total": progress.total if progress.doing else None,
+            "unusable": sum(lister.odd.total() for lister in self._listers),
+            "not_reread": self._skipped,
             "error": self.error,
         }
 

@@ -94,7 +94,7 @@ class Ordering:
                 self._marks[pubkey] = marks[pubkey]
 
     def trim(self, committed_id: int) -> None:
-        """Forget the accounts longest in memory beyond the bound, as far as the store has them."""
+        """Forget the accounts longest unchanged beyond the bound, as far as the store has them."""
         excess = len(self._marks) - self._max_marks
         if excess <= 0:
             return
@@ -196,8 +196,9 @@ class Ordering:
         if mark is None or mark.slot != dead_slot:
             return self._drop("not_retracted", raw)  # a newer state has come already, from a living slot
         content_hash = raw.content_hash()
-        if content_hash == mark.content_hash:
+        if content_hash == mark.content_hash and raw.slot >= mark.slot:
             return self._drop("unchanged", raw)
+        # An older slot is told although its content is the same: the dead slot would hide what its siblings write.
         return self._admitted(raw, mark, content_hash)
 
     def _admitted(self, raw: RawAccount, mark: Mark | None, content_hash: bytes) -> Place:
@@ -209,6 +210,7 @@ class Ordering:
         if raw.slot > self._newest.get(source, -1):
             self._newest[source] = raw.slot
         account_type = mark.account_type if mark else ""
+        self._marks.pop(raw.pubkey, None)  # to the end: `trim` takes from the front
         self._marks[raw.pubkey] = Mark(
             place.id, raw.slot, raw.write_version, content_hash, account_type, source, self.is_closed(raw)
         )
@@ -218,8 +220,7 @@ class Ordering:
         """Return why a state of the slot last admitted is not news, or ""."""
         same = content_hash == mark.content_hash
         if raw.origin is Origin.REREAD or not mark.source:
-            # One of the two is the state at the end of the slot: a numbered write of that slot came before it.
-            return "repeat" if same else "older" if raw.write_version else ""
+            return _beside_whole(raw, mark, same=same)
         if raw.source != mark.source:
             # write_version does not compare between sources.
             if same or self._owns(mark.source, mark.slot):
@@ -245,3 +246,11 @@ class Ordering:
                 if len(self._contested) > MAX_CONTESTED:
                     self._contested.popitem(last=False)
         return None
+
+
+def _beside_whole(raw: RawAccount, mark: Mark, *, same: bool) -> str:
+    """Return why a state is not news in a slot of which one of the two is the end, or that a store remembers."""
+    if raw.write_version and mark.write_version and raw.write_version > mark.write_version:
+        return ""
+    # A numbered write came before the end of its slot.
+    return "repeat" if same else "older" if raw.write_version else ""

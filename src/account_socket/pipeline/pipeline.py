@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -78,6 +78,7 @@ class Pipeline:
         self._patience = patience
         self._queue = CommitQueue()
         self._stuck_since: float | None = None
+        self._recall_after = 0.0
         self._committed_id = ordering.next_id - 1
         self._last_group = (0.0, 0)
         self._idle = asyncio.Event()
@@ -96,12 +97,13 @@ class Pipeline:
 
     async def admit(self, batch: list[RawAccount]) -> None:
         """Take what arrived, in arrival order; return when there is room for more."""
-        await self.recall([raw.pubkey for raw in batch])
         for at in range(0, len(batch), ADMIT_AT_ONCE):
             if at:
                 await asyncio.sleep(0)
+            some = batch[at : at + ADMIT_AT_ONCE]
+            await self.recall([raw.pubkey for raw in some])  # and no turn of the loop before they are admitted
             created_at = self._now()
-            news = self._ordering.admit(batch[at : at + ADMIT_AT_ONCE])
+            news = self._ordering.admit(some)
             updates = [self._update(raw, place, created_at) for raw, place in news]
             if updates:
                 self._idle.clear()
@@ -125,18 +127,23 @@ class Pipeline:
         while self._committed_id < last:  # noqa: ASYNC110  (rare, and nobody waits for it)
             await asyncio.sleep(SETTLED_SECONDS)
 
-    async def recall(self, pubkeys: Iterable[str]) -> None:
-        """Have the order of these accounts in memory: what the store remembers of them is read."""
-        unread = self._ordering.unread(pubkeys)
-        if not unread or self.degraded:
-            return
-        try:
-            async with asyncio.timeout(self._patience):
-                marks = await self._store.marks_of(unread)
-        except (StoreError, TimeoutError) as error:
-            self._tries.warning("accounts not recalled", accounts=len(unread), error=str(error) or "timed out")
-        else:
-            self._ordering.load(unread, marks)
+    async def recall(self, pubkeys: Sequence[str]) -> None:
+        """
+        Have the order of these accounts in memory: what the store remembers of them is read.
+
+        A store that cannot even be read is not asked again for a while; until then its accounts count as new.
+        """
+        while unread := self._ordering.unread(pubkeys):
+            if time.monotonic() < self._recall_after:
+                return
+            try:
+                async with asyncio.timeout(self._patience):
+                    marks = await self._store.marks_of(unread)
+            except (StoreError, TimeoutError) as error:
+                self._recall_after = time.monotonic() + self._patience
+                self._tries.warning("accounts not recalled", accounts=len(unread), error=str(error) or "timed out")
+            else:
+                self._ordering.load(unread, marks)
 
     def _now(self) -> str:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

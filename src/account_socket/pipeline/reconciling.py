@@ -72,6 +72,8 @@ class Reconciler:
         self._forks = forks
         self._settle = settle
         self._doubted: dict[str, int] = {}
+        self._soon: dict[str, None] = {}
+        self._wanted = asyncio.Event()
         self._in_doubt = asyncio.Event()
         self._tries = Seldom(log)
         self._began: float | None = None
@@ -96,6 +98,22 @@ class Reconciler:
             for at in range(0, len(pubkeys), PAGE):
                 await self._look(pubkeys[at : at + PAGE], whole=self._forks or number % WHOLE_EVERY == 0)
             self._took, self._began = time.monotonic() - self._began, None
+
+    def look_soon(self, pubkeys: Iterable[str]) -> None:
+        """Have accounts looked at that the sources have only now begun to watch: they may have been closed before."""
+        self._soon.update(dict.fromkeys(pubkeys))
+        if self._soon:
+            self._wanted.set()
+
+    async def run_soon(self) -> None:
+        """Do what `look_soon` asks for, until cancelled."""
+        while True:
+            await self._wanted.wait()
+            await asyncio.sleep(self._settle)
+            self._wanted.clear()
+            pubkeys, self._soon = list(self._soon), {}
+            for at in range(0, len(pubkeys), PAGE):
+                await self._look(pubkeys[at : at + PAGE], whole=False)
 
     async def _look(self, pubkeys: Sequence[str], *, whole: bool) -> None:
         try:

@@ -35,7 +35,7 @@ MAX_MISSES = 100_000
 MAX_LOOKUP = 100
 LOOKUPS_AT_ONCE = 4
 
-Recall = Callable[[Iterable[str]], Awaitable[None]]
+Recall = Callable[[Sequence[str]], Awaitable[None]]
 Lookup = Callable[[Sequence[str], int], Awaitable[tuple[int, list[RawAccount | None]]]]
 """Reads up to 100 accounts, at a given slot or later, within the budget of reads that clients cause."""
 

@@ -4,6 +4,9 @@ Reading every account of a program from one node.
 By pages where the node has them. Else a first list of 8 bytes of each account tells which accounts there are and of
 which kinds, known to us or not; then each kind is read by a list of its own, or account by account where they are few.
 What was read is remembered, so that after a restart the kinds that were never read come first, and pages go on.
+
+Items that a node lists but that make no sense are read one by one; where they name no account, what else there is is
+read, and then the reading fails.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from account_socket.model import RawAccount
 from account_socket.pipeline.listing import HEAD_BYTES, KeySet, Listing
 from account_socket.pipeline.progress import Progress
 from account_socket.sources.program_accounts import Page, ProgramAccounts
+from account_socket.sources.rpc_answer import nonsense
 
 REACH_SLOTS = 216_000
 """A day: what was read longer ago is read anew rather than continued."""
@@ -33,17 +37,24 @@ class Reading(msgspec.Struct):
         kinds: the first 8 bytes, hex → the slot at which all accounts that begin so were read.
         key: the page to go on with; None: the first.
         began: the slot of the first page, which is the oldest; None before it was read.
+        unread: items of these pages that could not be read in any way.
     """
 
     kinds: dict[str, int] = {}
     key: str | None = None
     began: int | None = None
+    unread: int = 0
 
     def forget_before(self, slot: int) -> None:
         """Drop what was read before `slot`."""
         self.kinds = {kind: read_at for kind, read_at in self.kinds.items() if read_at >= slot}
         if self.began is not None and self.began < slot:
-            self.key = self.began = None
+            self.forget_pages()
+
+    def forget_pages(self) -> None:
+        """Begin with the first page again."""
+        self.key = self.began = None
+        self.unread = 0
 
 
 class WholeProgram:
@@ -99,20 +110,26 @@ class WholeProgram:
         Read what was written at slot `since` or later, by pages; closed accounts may be missing.
 
         Returns:
-            False where the node has pages but not these.
+            False where the node has pages but not these, or where there are items on them that nobody can read.
         """
+        unread = 0
+
+        async def turned(_: Page) -> None:
+            nonlocal unread
+            unread += await self._read_left_out(node, floor)
+
         self._progress.begin("accounts that changed")
         try:
-            await node.walk(self.program, self._take, _turn, changed_since=since, at_least=floor)
+            await node.walk(self.program, self._take, turned, changed_since=since, at_least=floor)
         except RpcError as error:
             if error.retryable:
                 raise
             self._give_up_pages(node, error)
             return False
-        return True
+        return not unread
 
     def _give_up_pages(self, node: ProgramAccounts, error: RpcError) -> None:
-        log.warning("pages of a program's accounts given up", node=repr(node.rpc), error=str(error))
+        log.warning("pages of a program's accounts given up", node=str(node.rpc), error=str(error))
         node.has_pages = False
 
     async def _by_pages(self, node: ProgramAccounts, reading: Reading, pubkeys: KeySet, floor: int) -> int | None:
@@ -122,6 +139,7 @@ class WholeProgram:
             await self._take(accounts)
 
         async def turned(page: Page) -> None:
+            reading.unread += await self._read_left_out(node, floor)
             reading.key = page.next_key
             reading.began = page.slot if reading.began is None else min(reading.began, page.slot)
             await self._remember()
@@ -133,11 +151,13 @@ class WholeProgram:
         except RpcError as error:
             if error.retryable:
                 raise
-            reading.key = reading.began = None
+            reading.forget_pages()
             if not resumed:
                 raise
             # The node does not know the page any more.
             return await self._by_pages(node, reading, pubkeys, floor)
+        unread, reading.unread = reading.unread, 0
+        self._fail_for(unread, node)
         began = floor if reading.began is None else reading.began
         if resumed and not await self.read_changes(node, began, floor):
             return await self._by_kinds(node, reading, pubkeys, floor)
@@ -152,29 +172,52 @@ class WholeProgram:
 
         self._progress.begin("list of all accounts")
         slot = await node.read(self.program, note, head_bytes=HEAD_BYTES, at_least=floor)
+        unread = await self._read_left_out(node, floor)
         never_read_first = sorted(listing.kinds.items(), key=lambda item: (item[0].hex() in reading.kinds, item[1]))
         for kind, _ in never_read_first:
             if reading.kinds.get(kind.hex(), -1) < floor:
-                await self._read_kind(node, reading, kind, listing, floor)
+                unread += await self._read_kind(node, reading, kind, listing, floor)
         if listing.strays:
             self._progress.begin("accounts of no type", len(listing.strays))
             await self._reread(listing.strays, floor)
         if listing.left_out:
             log.warning("accounts of too many kinds were left out", program=self.program, accounts=listing.left_out)
+        self._fail_for(unread, node)
         return slot
 
     async def _read_kind(
         self, node: ProgramAccounts, reading: Reading, kind: bytes, listing: Listing, floor: int
-    ) -> None:
+    ) -> int:
+        """Return how many of its items could not be read; while there are any, the kind does not count as read."""
         self._progress.begin(self._names.get(kind, f"accounts that begin with {kind.hex()}"), listing.kinds[kind])
         if kind in listing.few:
             await self._reread(listing.few[kind], floor)
             read_at = floor
         else:
             read_at = await node.read(self.program, self._take, starts_with=kind, at_least=floor)
+            if unread := await self._read_left_out(node, floor):
+                return unread
         reading.kinds[kind.hex()] = read_at
         await self._remember()
+        return 0
 
+    # ---- what made no sense --------------------------------------------------------------------------------
 
-async def _turn(_: Page) -> None:
-    """Take a page that needs no noting."""
+    async def _read_left_out(self, node: ProgramAccounts, floor: int) -> int:
+        """Read what the last answer named but did not tell; return how many items are left."""
+        left_out = node.left_out
+        if left_out:
+            log.warning(
+                "listed accounts make no sense",
+                node=str(node.rpc),
+                program=self.program,
+                named=len(left_out.pubkeys),
+                others=left_out.others,
+                since_start=dict(node.odd),
+            )
+            await self._reread(left_out.pubkeys, floor)
+        return left_out.others
+
+    def _fail_for(self, unread: int, node: ProgramAccounts) -> None:
+        if unread:
+            raise nonsense(f"{node.rpc!r} listed {unread} accounts of {self.program} that make no sense")

@@ -137,8 +137,22 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Take that the client will send no more: what is pending is written, then the transport closes (asyncio)."""
+        try:
+            self._take_last()
+        except Exception:  # our bug must cost this client only
+            log.exception("client handling failed", conn=self.number)
+            self._fail()
         self._protocol.receive_eof()
         self._conclude()
+
+    def _take_last(self) -> None:
+        """Take what still waits for its turn: nothing will follow, and it is little (UNREAD_BYTES)."""
+        if self._unread:
+            self._protocol.receive_data(self._unread)
+            self._unread = b""
+            self._frames = self._protocol.events_received()[::-1] + self._frames
+        while self._frames and not self._closing:
+            self._take(self._frames.pop())
 
     def _receive(self, data: bytes) -> None:
         rest = memoryview(data)

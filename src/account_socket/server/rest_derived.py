@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -75,6 +76,17 @@ def _keep(kept: OrderedDict[str, Any], mint: str, value: float) -> None:
         kept.popitem(last=False)
 
 
+class _Pool(msgspec.Struct):
+    activation_type: int
+    token_a_mint: str
+    token_b_mint: str
+
+
+class _Position(msgspec.Struct):
+    pool: str
+    unlocked_liquidity: int
+
+
 class _Told(msgspec.Struct):
     account_type: str
     owner: str
@@ -107,18 +119,20 @@ class Derived:
         account = _decode(update).account
         numbers: dict[str, Any] | None = None
         if account.owner == PROGRAM and account.data_json is not None:
-            if account.account_type == "Pool":
-                numbers = await self._of_pool(account.data_json)
-            elif account.account_type == "Position":
-                numbers = await self._of_position(account.data_json)
+            with suppress(msgspec.ValidationError):  # stored by a version that knew less of the account
+                if account.account_type == "Pool":
+                    numbers = await self._of_pool(account.data_json)
+                elif account.account_type == "Position":
+                    numbers = await self._of_position(account.data_json)
         return b'%b,"derived":%b}' % (update[:-1], msgspec.json.encode(numbers))
 
     async def _of_pool(self, pool: dict[str, Any]) -> dict[str, Any]:
         numbers = _Numbers()
-        point = self._point(pool)
+        read = msgspec.convert(pool, _Pool)
+        point = self._tip_slot() if read.activation_type == 0 else int(time.time())
         numbers.values["point"] = None if point is None else str(point)
         try:
-            a, b = await self._decimals.of([pool["token_a_mint"], pool["token_b_mint"]])
+            a, b = await self._decimals.of([read.token_a_mint, read.token_b_mint])
         except DerivedError as error:
             numbers.leave_out("price", str(error))
         else:
@@ -135,21 +149,18 @@ class Derived:
 
     async def _of_position(self, position: dict[str, Any]) -> dict[str, Any]:
         numbers = _Numbers()
-        update = await self._read(position["pool"])
+        own = msgspec.convert(position, _Position, strict=False)
+        update = await self._read(own.pool)
         account = None if update is None else _decode(update).account
         pool = {} if account is None or account.data_json is None else account.data_json
         if not _fits(pool, position):
             for name in ("unclaimed_fees", "pending_rewards", "withdraw_amounts"):
                 numbers.leave_out(name, "the state of its pool that belongs to it is not known")
             return numbers.values
-        unlocked = int(position["unlocked_liquidity"])
         numbers.put("unclaimed_fees", lambda: _pair(derived.unclaimed_fees(pool, position)))
         numbers.put("pending_rewards", lambda: [*map(str, derived.pending_rewards(pool, position, int(time.time())))])
-        numbers.put("withdraw_amounts", lambda: _pair(derived.withdraw_amounts(pool, unlocked)))
+        numbers.put("withdraw_amounts", lambda: _pair(derived.withdraw_amounts(pool, own.unlocked_liquidity)))
         return numbers.values
-
-    def _point(self, pool: Mapping[str, Any]) -> int | None:
-        return self._tip_slot() if pool["activation_type"] == 0 else int(time.time())
 
 
 class _Numbers:

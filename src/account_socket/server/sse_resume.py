@@ -48,6 +48,8 @@ class Resumption:
 
     async def run(self) -> None:
         """Resume the stream, or have it start over."""
+        if self._stream.ended:
+            return
         try:
             held, stale = await self._hold()
             newest = await self._catch_up(held)

@@ -9,7 +9,7 @@ is the list of `{"pubkey":…,"account":…}`:
     {"result":{"accounts":[…],"paginationKey":"…"}}             a page without a context
     {"result":{"context":{"slot":n},"value":{"accounts":[…],"paginationKey":"…"}}}
 
-Members may come in any order; the context's slot is known from where it stands on.
+Members may come in any order, each once, and there is one list; the context's slot is known from where it stands on.
 """
 
 from __future__ import annotations
@@ -160,6 +160,8 @@ class AccountStream:
     def _member(self, path: Path) -> Parsing:
         first = yield from self._peek()
         if first == "[" and path in _LISTS:
+            if self.has_list:
+                raise nonsense("the node answered a second list")
             self.has_list = True
             yield from self._list()
         elif first == "{" and path in _OBJECTS:
@@ -167,6 +169,8 @@ class AccountStream:
         else:
             value = yield from self._value()
             if path in _KEPT:
+                if path in self._kept:  # accounts were taken at what it said first
+                    raise nonsense(f"the node answered {'.'.join(path)} twice")
                 self._kept[path] = value
 
     def _list(self) -> Parsing:

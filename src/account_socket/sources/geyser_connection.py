@@ -241,7 +241,7 @@ class GeyserConnection:
         if not self._ended and max(account.slot for account in accounts) > self._tip.limit:
             confirmed = await self._confirmed_slot()
             if confirmed is not None:
-                self._tip.confirm(confirmed, monotonic())
+                self._tip.confirm(confirmed, monotonic(), asked=True)
         limit = self._tip.limit
         for account in accounts:
             if account.slot > limit:

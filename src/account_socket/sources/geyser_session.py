@@ -147,7 +147,7 @@ class GeyserSession:
         doubtful, self.doubtful_slot = self.doubtful_slot, None
         first = not self._tip.known
         if confirmed is not None:
-            self._tip.confirm(confirmed, now)
+            self._tip.confirm(confirmed, now, asked=True)
         if doubtful is None:
             return
         if self._tip.believes(doubtful, now) or (confirmed is None and first):

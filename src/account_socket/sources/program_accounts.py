@@ -9,7 +9,6 @@ in account_stream.py.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from time import monotonic
@@ -19,9 +18,9 @@ import structlog
 
 from account_socket.backoff import Backoff
 from account_socket.errors import RpcError
-from account_socket.model import Origin, RawAccount
-from account_socket.sources.account_json import AccountReader, OddAccountError
+from account_socket.model import RawAccount
 from account_socket.sources.account_stream import AccountStream
+from account_socket.sources.listed_accounts import ItemReader, LeftOut, SeenKeys
 from account_socket.sources.rpc_answer import nonsense
 from account_socket.sources.rpc_http import ENCODINGS, SLOT_NOT_REACHED, SLOT_SECONDS, RpcHttp, may_mean_encoding
 from account_socket.sources.slot_tip import ACCOUNT_AHEAD_SLOTS
@@ -30,7 +29,10 @@ PAGE_ACCOUNTS = 5_000
 """Nodes allow 10,000."""
 MAX_PAGES = 200_000
 MAX_EMPTY_PAGES = 1_000
-"""In a row: an empty page is not the end, but an end there must be."""
+"""In a row, with nothing new on them: such a page is not the end, but an end there must be."""
+MAX_LIST_ACCOUNTS = 100_000_000
+NEW_ACCOUNT_SECONDS = 60.0
+"""Of reading a list without an account that was not in it before; while the node waits for us nothing counts."""
 ATTEMPTS = 4
 SLOT_PATIENCE_SECONDS = 15.0
 """How long a node may take to come to the slot that was asked for."""
@@ -50,11 +52,10 @@ log = structlog.get_logger("account_socket.upstream")
 
 
 class Page(NamedTuple):
-    """What a page tells beside its accounts: its slot, what the next one is asked with, and how many it had."""
+    """What a page tells beside its accounts: its slot, and what the next one is asked with."""
 
     slot: int
     next_key: str | None
-    accounts: int
 
 
 class ProgramAccounts:
@@ -68,16 +69,18 @@ class ProgramAccounts:
 
     Attributes:
         has_pages: whether the node offers getProgramAccountsV2; None before `find_pages` could tell.
-        odd: accounts that made no sense and were left out, by kind.
+        odd: items that could not be used and were left out, by kind.
+        left_out: those of the last answer.
     """
 
     def __init__(self, rpc: RpcHttp, tip: Callable[[], int | None], *, retry_base: float = 1.0) -> None:
         self.rpc = rpc
         self.has_pages: bool | None = None
-        self.odd: Counter[str] = Counter()
         self._tip = tip
         self._retry_base = retry_base
-        self._reader = AccountReader(rpc.name)
+        self._items = ItemReader(rpc.name)
+        self.odd = self._items.odd
+        self.left_out = LeftOut()
         self._dialects = {
             _LIST: [{"encoding": ENCODINGS[0], "sortResults": False}, *_dialects()],
             _PAGES: _dialects(),
@@ -115,7 +118,7 @@ class ProgramAccounts:
             except RpcError as error:
                 if error.retryable:
                     return False
-                log.info("node offers no pages of a program's accounts", node=repr(self.rpc), reason=str(error))
+                log.info("node offers no pages of a program's accounts", node=str(self.rpc), reason=str(error))
                 self.has_pages = False
             else:
                 self.has_pages = True
@@ -141,14 +144,22 @@ class ProgramAccounts:
             at_least: the lowest slot that will do for any page.
         """
         seen: set[str | None] = {key}
+        accounts_seen = SeenKeys()
         empty = 0
+
+        async def take_page(accounts: list[RawAccount]) -> None:
+            nonlocal empty
+            if accounts_seen.add(accounts):
+                empty = 0
+            await take(accounts)
+
         for _ in range(MAX_PAGES):
-            page = await self._page(program, take, key, changed_since, at_least)
+            empty += 1
+            page = await self._page(program, take_page, key, changed_since, at_least)
             await turned(page)
             key = page.next_key
             if key is None:
                 return
-            empty = 0 if page.accounts else empty + 1
             if key in seen or empty > MAX_EMPTY_PAGES:
                 raise nonsense(f"{_PAGES} at {self.rpc!r}: its pages have no end")
             seen.add(key)
@@ -201,23 +212,30 @@ class ProgramAccounts:
     async def _listen(self, method: str, params: list[Any], take: Take, at_least: int, most: int | None) -> Page:
         """Ask once. Without a context the accounts have the slot before: they are as they were then, or later."""
         before = None if self._tells_slots else await self.rpc.get_slot(commitment=self.rpc.commitment)
-        stream = AccountStream()
+        self.left_out = LeftOut()
+        stream, seen = AccountStream(), SeenKeys()
         count = 0
-        judged = False
+        judged, quiet, asked_on = -1, 0.0, None
         async with aclosing(self.rpc.stream(method, params, stream, budget=self.rpc.leftover)) as answer:
             async for items in answer:
+                quiet += 0.0 if asked_on is None else monotonic() - asked_on
                 count += len(items)
-                if most is not None and count > most:
+                if count > (MAX_LIST_ACCOUNTS if most is None else most):
                     raise nonsense(f"{method} at {self.rpc!r}: more accounts than were asked for")
                 if items:
                     slot = self._slot_of(stream, before)
-                    if not judged:
+                    if slot != judged:  # a context that comes late is judged for itself
                         await self._judge(slot, at_least)
-                        judged = True
-                    await take(self._accounts(items, params[0], slot))
+                        judged = slot
+                    accounts = self._items.read(items, params[0], slot, monotonic(), self.left_out)
+                    quiet = 0.0 if seen.add(accounts) else quiet
+                    await take(accounts)
+                if quiet > NEW_ACCOUNT_SECONDS:
+                    raise nonsense(f"{method} at {self.rpc!r}: no new account in {quiet:.0f} s of its answer")
+                asked_on = monotonic()
         slot = self._slot_of(stream, before)
         await self._judge(slot, at_least)
-        return Page(slot, stream.next_key, count)
+        return Page(slot, stream.next_key)
 
     def _slot_of(self, stream: AccountStream, before: int | None) -> int:
         if stream.slot is not None:
@@ -227,23 +245,6 @@ class ProgramAccounts:
             self._tells_slots = False
             raise RpcError(f"{self.rpc!r} told no slot this time", code=0, retryable=True)
         return before
-
-    def _accounts(self, items: list[Any], program: str, slot: int) -> list[RawAccount]:
-        now = monotonic()
-        accounts = []
-        for item in items:
-            pubkey, value = (item.get("pubkey"), item.get("account")) if isinstance(item, dict) else (None, None)
-            try:
-                raw, _ = self._reader.account(pubkey, value, slot, origin=Origin.REREAD, received_at=now)
-            except OddAccountError as odd:
-                self.odd[odd.kind] += 1
-                continue
-            if raw.owner == program and raw.lamports:
-                accounts.append(raw)
-            else:
-                self.odd["not_of_the_program"] += 1
-        self._reader.known.clear()  # all of them are new; what they would be looked up for happens elsewhere
-        return accounts
 
     async def _judge(self, slot: int, at_least: int) -> None:
         """Raise RpcError if an answer lies beyond what the upstreams confirm, or is older than was asked for."""

@@ -14,7 +14,8 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from time import monotonic
 from typing import BinaryIO
-from urllib.parse import quote, unquote
+
+import msgspec
 
 from account_socket.errors import SourceError
 from account_socket.model import Gap
@@ -27,6 +28,7 @@ from account_socket.sources.recorded_message import (
     encode_sent,
 )
 from account_socket.sources.recording import RecordingHeader, RecordingWriter
+from account_socket.sources.stars import Stars
 from account_socket.sources.tap import Tap
 
 FLUSH_SECONDS = 0.5
@@ -37,8 +39,6 @@ END_SECONDS = 10.0
 
 _BATCH_BYTES = 256 * 1024
 _MESSAGE_OVERHEAD_BYTES = 128
-_SHORTEST_SECRET = 8
-"""Shorter ones may be ordinary words, or stand in base64 by chance."""
 
 
 class Recorder(Tap):
@@ -50,7 +50,7 @@ class Recorder(Tap):
             does not return.
         header: its `content` says how messages are kept.
         max_bytes: the recording ends with the message with which the file comes to this size.
-        secrets: keys and tokens; where the node repeats one, stars stand in its place.
+        secrets: keys and tokens; where the node or the description repeats one, stars stand in its place (`Stars`).
 
     Attributes:
         messages, interruptions: how many were recorded.
@@ -61,9 +61,10 @@ class Recorder(Tap):
         self, file: BinaryIO, header: RecordingHeader, *, max_bytes: int, secrets: Collection[str] = ()
     ) -> None:
         self._file = file
-        self._header = header
+        self._stars = Stars(secrets)
+        description = self._stars.over(header.description.encode()).decode()
+        self._header = msgspec.structs.replace(header, description=description)
         self._max_bytes = max_bytes
-        self._secrets = _forms(secrets)
         self._encode = encode_binary if header.content == "geyser" else encode_message
         self._began = monotonic()
         self._lock = threading.Lock()
@@ -166,7 +167,7 @@ class Recorder(Tap):
         for entry in entries:
             if not self._has_room(writer):
                 break
-            writer.append(entry if isinstance(entry, bytes) else self._encode(self._blanked(entry[0]), entry[1]))
+            writer.append(entry if isinstance(entry, bytes) else self._encode(self._stars.over(entry[0]), entry[1]))
         if entries:
             writer.flush()
             self._tell(self._take_written, sum(map(_size, entries)), writer.written_bytes)
@@ -180,20 +181,6 @@ class Recorder(Tap):
         self._waiting_bytes -= size
         self.written_bytes = written_bytes
 
-    def _blanked(self, message: bytes) -> bytes:
-        for secret in self._secrets:
-            if secret in message:
-                message = message.replace(secret, b"*" * len(secret))
-        return message
-
 
 def _size(entry: bytes | tuple[bytes, int]) -> int:
     return _MESSAGE_OVERHEAD_BYTES + len(entry if isinstance(entry, bytes) else entry[0])
-
-
-def _forms(secrets: Collection[str]) -> list[bytes]:
-    """Return the forms in which a node may repeat our secrets, the longest first."""
-    found = {form for secret in secrets for form in (secret, quote(secret, safe=""), unquote(secret))}
-    escaped = {form.replace("\\", "\\\\").replace('"', '\\"').replace("/", "\\/") for form in found}
-    kept = {form.encode() for form in found | escaped if len(form) >= _SHORTEST_SECRET}
-    return sorted(kept, key=len, reverse=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from time import monotonic
 from typing import Literal
 
@@ -27,8 +28,12 @@ from account_socket.sources.tap import Tap
 SUBSCRIBE_SECONDS = 10.0
 """A node that has not answered every programSubscribe by then is left."""
 
+NEAR_SLOTS = 10
+"""How far slotSubscribe, which tells of slots that begin, may be ahead of getSlot."""
+
 _ASK_SECONDS = 2.0
 _ASK_INTERVAL_SECONDS = 1.0
+_ASK_AGAIN_SECONDS = 60.0
 _TICKS = 20
 
 AskSlot = Callable[[], Awaitable[int | None]]
@@ -177,7 +182,7 @@ class PubSubConnection:
             status.connected = True
             log.info("upstream connected", source=self._name, url=self._endpoint.label, slot=self._tip.tip)
             if self._tip.tip is not None:
-                self._on_connected(self._tip.tip)
+                self._on_connected(self._complete_from(self._tip.tip))
         status.tip_slot, status.tip_at = self._tip.tip, self._tip.tip_at
         if session.forks is not None and session.forks.doubtful:
             doubtful, session.forks.doubtful = session.forks.doubtful, set()
@@ -185,6 +190,10 @@ class PubSubConnection:
         for odd in session.odd:
             self._count(odd.kind, odd.detail)
         session.odd.clear()
+
+    def _complete_from(self, tip: int) -> int:
+        # Not further ahead than getSlot bears out: no node could be asked for a state of that slot.
+        return tip if self._slot_answer is None else min(tip, self._slot_answer + NEAR_SLOTS)
 
     def _count(self, kind: str, detail: str) -> None:
         self._status.odd[kind] += 1
@@ -214,7 +223,7 @@ class PubSubConnection:
         if not self._ended and max(account.slot for account in accounts) > self._tip.limit:
             confirmed = await self._ask_slot()
             if confirmed is not None:
-                self._tip.confirm(confirmed, monotonic())
+                self._tip.confirm(confirmed, monotonic(), asked=True)
         limit = self._tip.limit
         for account in accounts:
             if account.slot > limit:
@@ -222,7 +231,7 @@ class PubSubConnection:
         return [account for account in accounts if account.slot <= limit]
 
     async def _keep_tip(self) -> None:
-        """Ask getSlot at the start, when a slot is doubtful, and regularly where slotSubscribe is refused."""
+        """Ask getSlot at the start, about doubtful slots, now and then, and often where slotSubscribe is refused."""
         session = self._session
         while True:
             slot = await self._ask_slot()
@@ -234,7 +243,9 @@ class PubSubConnection:
             if session.slots_refused:
                 await asyncio.sleep(self._stale_seconds / 5)
             else:
-                await self._slots.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_ASK_AGAIN_SECONDS):
+                        await self._slots.wait()
 
     async def _is_alive(self) -> bool:
         # That HTTP answers says nothing of this connection, so a ping must come back through it.

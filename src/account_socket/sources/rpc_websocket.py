@@ -62,6 +62,7 @@ class RpcWebSocket(Datasource):
         commitment: processed, confirmed or finalized.
         rpc: HTTP JSON-RPC of the same node, asked for the slot where a lie is possible; None: the socket is asked.
         max_watched: how many single accounts are watched by accountSubscribe.
+        strict: a slot far ahead counts only when getSlot bears it out (sources/slot_tip.py).
         stale_slot_seconds: without a new slot for so long, the connection is dead whatever TCP says.
         backoff: the waits between connections.
         tap: listens in on every connection.
@@ -76,6 +77,7 @@ class RpcWebSocket(Datasource):
         commitment: str,
         rpc: RpcHttp | None,
         max_watched: int = MAX_WATCHED,
+        strict: bool = False,
         stale_slot_seconds: float = 10.0,
         subscribe_seconds: float = 10.0,
         open_seconds: float = OPEN_SECONDS,
@@ -94,8 +96,9 @@ class RpcWebSocket(Datasource):
         self._open_seconds = open_seconds
         self._backoff = backoff or Backoff(BACKOFF_BASE_SECONDS, BACKOFF_CAP_SECONDS)
         self._tap = tap
-        self._tip = SlotTip()
+        self._tip = SlotTip(strict=strict)
         self._complete_to: int | None = None
+        self._why_lost = "the server was not running"
         self._reader = FrameReader(name)
         self._forks = ForkWatch() if commitment == "processed" else None
         self._watched: tuple[str, ...] = ()
@@ -153,7 +156,7 @@ class RpcWebSocket(Datasource):
             self._connection = None
             if self.status.connected:
                 self._complete_to = self.status.tip_slot
-                self.status.last_error = run.reason or self.status.last_error
+                self.status.last_error = self._why_lost = run.reason or self.status.last_error
             if self._forks is not None:
                 self._forks.interrupted()
             self.status.connected = False
@@ -168,8 +171,7 @@ class RpcWebSocket(Datasource):
     def _connected_at(self, slot: int) -> None:
         if self._connection is not None:
             self._connection.watch(self._watched)
-        reason = self.status.last_error or "the server was not running"
-        self.on_gap(Gap(self.name, self._complete_to, slot, reason))
+        self.on_gap(Gap(self.name, self._complete_to, slot, self._why_lost))
 
     async def _open(self) -> ClientConnection:
         return await connect(

@@ -8,6 +8,9 @@ ACCOUNT_AHEAD_SLOTS = 150
 TIP_AHEAD_SLOTS = 1_000_000
 """How far a slotNotification may jump unasked (five days of the chain)."""
 
+STRICT_AHEAD_SLOTS = 150
+"""The same of one upstream among several: beyond, getSlot must name that slot, or one not further behind it."""
+
 _SLOTS_PER_SECOND = 10
 """Four times what the chain makes: what the tip may have moved while nobody looked."""
 
@@ -17,23 +20,28 @@ class SlotTip:
     The tip of one datasource over all its connections.
 
     A new connection starts without a tip, so that a node of another chain, or one that was restarted, is not
-    judged by the last one's; the last tip remains as what its first slot is compared with.
+    judged by the last one's. What it may say unasked is counted from the last slot that getSlot confirmed: a node
+    whose slots run away is asked again and again.
+
+    Args:
+        strict: there are other upstreams, which a lie must not harm; else there are no slots but this node's.
 
     Attributes:
         tip: the newest confirmed slot of this connection, or None before the first.
         tip_at: seconds on the caller's clock when `tip` last grew, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, strict: bool = False) -> None:
+        self._ahead = STRICT_AHEAD_SLOTS if strict else TIP_AHEAD_SLOTS
         self.tip: int | None = None
         self.tip_at: float | None = None
-        self._known: int | None = None
-        self._known_at = 0.0
+        self._anchor: int | None = None
+        self._anchor_at = 0.0
 
     @property
     def known(self) -> bool:
         """Whether any connection of this source ever had a tip."""
-        return self._known is not None
+        return self._anchor is not None
 
     @property
     def limit(self) -> int:
@@ -46,12 +54,18 @@ class SlotTip:
 
     def believes(self, slot: int, now: float) -> bool:
         """Return whether a slotNotification of `slot` needs no confirmation."""
-        if self._known is None:
+        if self._anchor is None:
             return False
-        return slot <= self._known + TIP_AHEAD_SLOTS + int(_SLOTS_PER_SECOND * (now - self._known_at))
+        return slot <= self._anchor + self._ahead + int(_SLOTS_PER_SECOND * (now - self._anchor_at))
 
-    def confirm(self, slot: int, now: float) -> None:
-        """Take `slot` as confirmed; an older one than the tip changes nothing."""
+    def confirm(self, slot: int, now: float, *, asked: bool = False) -> None:
+        """
+        Take `slot` as confirmed; an older one than the tip changes nothing.
+
+        Args:
+            asked: getSlot named it.
+        """
+        if self._anchor is None or (asked and slot > self._anchor):
+            self._anchor, self._anchor_at = slot, now
         if self.tip is None or slot > self.tip:
-            self.tip = self._known = slot
-            self.tip_at = self._known_at = now
+            self.tip, self.tip_at = slot, now

@@ -17,7 +17,7 @@ from account_socket.store.sqlite_errors import store_error
 from account_socket.store.summary import check_exists
 
 _COLUMNS = (
-    "pubkey, id, slot, closed, account_type, CAST(owner AS TEXT), CAST(lamports AS INTEGER), executable,"
+    "pubkey, id, slot, closed, CAST(account_type AS TEXT), CAST(owner AS TEXT), CAST(lamports AS INTEGER), executable,"
     " CAST(raw AS BLOB), CAST(data_json AS BLOB)"
 )
 
@@ -28,7 +28,7 @@ class Fingerprint:
     An account's stored state, without its bytes.
 
     Attributes:
-        id, slot, closed: as stored.
+        id, slot, closed, account_type: as stored.
         content: the hash of what is stored as `RawAccount.content_hash` makes it, not the hash that is stored.
         told: `told_hash` of `data_json`.
     """
@@ -36,6 +36,7 @@ class Fingerprint:
     id: int
     slot: int
     closed: bool
+    account_type: str
     content: bytes
     told: bytes
 
@@ -53,7 +54,8 @@ class StoredAccount:
     @property
     def fingerprint(self) -> Fingerprint:
         """The same without the bytes."""
-        return Fingerprint(self.id, self.raw.slot, self.closed, self.raw.content_hash(), told_hash(self.data_json))
+        content, told = self.raw.content_hash(), told_hash(self.data_json)
+        return Fingerprint(self.id, self.raw.slot, self.closed, self.account_type, content, told)
 
 
 def told_hash(data_json: bytes) -> bytes:

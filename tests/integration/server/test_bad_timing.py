@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
 import structlog
@@ -188,6 +189,20 @@ async def test_a_half_closed_connection(served: Served) -> None:
         assert await client.read_message() == {"type": "pong", "id": 1}
         assert await client.read_rest() == b""
     await until(lambda: served.listener.connections == 1)
+
+
+async def test_half_closed_connections_are_answered_however_many(served: Served) -> None:
+    """Requests that wait for their turn when the end of the stream comes are answered before it."""
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(raw_client(served)) for _ in range(60)]
+        for client in clients:
+            for number in range(15):
+                client.say({"action": "ping", "id": number})
+            client.writer.write_eof()
+        for client in clients:
+            for number in range(15):
+                assert await client.read_message() == {"type": "pong", "id": number}
+            assert await client.read_rest() == b""
 
 
 async def test_a_half_closed_head(served: Served) -> None:

@@ -56,6 +56,18 @@ async def test_stats(folder: Path) -> None:
         assert re.search(f"^{line}", text.out, re.MULTILINE), text.out
 
 
+async def test_stats_keep_long_types_apart_from_their_counts(tmp_path: Path) -> None:
+    """However long the name of a type is, its count stands apart, and all values begin in one column."""
+    store = SqliteStore(tmp_path / "account.db")
+    await store.open()
+    await store.append([changed(1), changed(2, KEY_B, account_type="ClaimFeeOperator2")])
+    await store.close(next_id=None)
+    ended = await run("db", "stats", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    assert "\n  ClaimFeeOperator2  1\n" in ended.out
+    assert "\n  Pool               1\n" in ended.out
+
+
 async def test_prune(folder: Path) -> None:
     """A dry run says what would go; then it goes, beside a server, and its space goes back to the disk."""
     dry = await run("db", "prune", "--days", "7", "--rows-per-account", "2", "--dry-run", cwd=folder)

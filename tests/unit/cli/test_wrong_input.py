@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from tests.commands import run
 from tests.running import QUIET
 from tests.servers import free_port
@@ -70,6 +74,31 @@ async def test_an_env_file_that_is_no_text(tmp_path: Path) -> None:
     assert ".env: cannot be read" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (Path.mkdir, "is a directory"),
+        (os.mkfifo, "is not a file"),
+        (lambda path: path.symlink_to(path), "cannot be read: Too many levels of symbolic links"),
+        (lambda path: path.symlink_to("nothing"), "is a link to nothing"),
+    ],
+    ids=["directory", "pipe", "loop", "dangling"],
+)
+async def test_an_env_file_that_is_no_file(tmp_path: Path, make: Callable[[Path], None], told: str) -> None:
+    """What lies at `.env` and cannot be read is never taken for no `.env`: exit 2."""
+    make(tmp_path / ".env")
+    ended = await run("run", cwd=tmp_path)
+    assert (ended.code, ended.out, ended.err) == (2, "", f".env: {told}\n")
+
+
+async def test_an_env_file_that_is_dev_null(tmp_path: Path) -> None:
+    """`.env` may be /dev/null: then there is none."""
+    (tmp_path / ".env").symlink_to(os.devnull)
+    ended = await run("serve", cwd=tmp_path)
+    assert ended.code == 2
+    assert ended.err.startswith("nothing to read from")
+
+
 async def test_decode_with_an_owner_that_is_no_key(tmp_path: Path) -> None:
     """An owner that is no public key is wrong usage."""
     ended = await run("decode", "-", "--owner", "xx", cwd=tmp_path, stdin=b"AAAA")
@@ -90,3 +119,26 @@ async def test_demo_shows_its_own_defaults(tmp_path: Path) -> None:
     text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", ended.out).split())
     assert "Default: a temporary file. (DATABASE_URL)" in text
     assert "Default: memory://. (REDIS_URL)" in text
+    assert "Settings (by flag alone; RUST_LOG, LOG and LOG_FORMAT also from the environment)" in text
+    assert "or .env" not in text
+
+
+@pytest.mark.parametrize(
+    ("taken", "free"), [("--port", "--http-port"), ("--http-port", "--port"), ("--geyser-port", "--port")]
+)
+async def test_devnode_names_the_port_that_is_taken(tmp_path: Path, taken: str, free: str) -> None:
+    """A port that `devnode` cannot have exits 1 with the option that chooses another."""
+    others = {"--port", "--http-port"} - {taken, free}
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+        zeros = [word for name in (free, *others) for word in (name, "0")]
+        ended = await run("devnode", taken, port, *zeros, cwd=tmp_path)
+    assert ended.code == 1
+    assert f"cannot listen on 127.0.0.1, port {port}: Address already in use\n{taken} chooses another\n" == ended.err
+
+
+async def test_devnode_names_the_host_that_is_none(tmp_path: Path) -> None:
+    """An address that this machine does not have is not blamed on a port."""
+    ended = await run("devnode", "--host", "192.0.2.1", "--port", "0", cwd=tmp_path)
+    assert ended.code == 1
+    assert ended.err.endswith("\n--host chooses another\n")

@@ -152,6 +152,21 @@ def test_duplicates_are_counted_per_source() -> None:
     assert order.duplicates == {"rpc-0": 1, "rpc-1": 2}
 
 
+def test_a_dead_slot_that_wrote_the_same_again_is_retracted_all_the_same() -> None:
+    """It would hide what the living sibling of that slot wrote."""
+    order = ordering()
+    admitted(order, raw(slot=5, data=b"a"), raw(slot=7, data=b"a"))
+    assert admitted(order, raw(slot=5, data=b"a", retracts=7)) == [b"a"]
+    assert admitted(order, raw(slot=6, data=b"b")) == [b"b"]
+
+
+def test_a_numbered_write_after_one_that_the_store_remembers_is_news() -> None:
+    """A restart in the middle of a slot does not make the rest of it older."""
+    order = ordering(10, stored=True)
+    order.load([KEY_A], {KEY_A: Mark(7, 5, 3, raw(data=b"a").content_hash(), "Pool")})
+    assert admitted(order, raw(slot=5, data=b"x", write_version=2), raw(slot=5, data=b"b", write_version=4)) == [b"b"]
+
+
 def test_a_retraction_that_changes_nothing_is_none() -> None:
     """What the node tells is what clients were told last."""
     order = ordering()

@@ -80,6 +80,12 @@ def test_an_answer_that_breaks_off_is_not_complete(cut: int) -> None:
         b'{"result":["\xff"]}',
         b'{"result":[' + b"[" * 100_000,
         b'{"result":{"context":' + b'{"a":' * 100_000,
+        b'{"result":{"context":{"slot":1},"value":[1],"context":{"slot":9},"value":[2]}}',
+        b'{"result":{"context":null,"context":{"slot":9},"value":[2]}}',
+        b'{"result":{"value":[1],"value":[2]}}',
+        b'{"result":[1],"result":{"accounts":[2]}}',
+        b'{"result":{"accounts":[1],"paginationKey":"a","paginationKey":"b"}}',
+        b'{"result":[1],"id":5,"id":6}',
     ],
 )
 def test_what_is_no_list_is_an_error(body: bytes) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.samples import KEY_A, KEY_B, raw
 
@@ -104,6 +104,7 @@ def test_memory_is_bounded() -> None:
     assert len(forks._slots) <= MAX_SLOTS
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_what_is_restored_is_the_newest_living_state(data: st.DataObject) -> None:
     """For any tree, writes and deaths: the restored states are those of the newest slot that is not dead."""

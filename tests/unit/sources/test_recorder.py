@@ -87,10 +87,32 @@ async def test_secrets_that_a_node_repeats_are_not_kept(tmp_path: Path) -> None:
     path = tmp_path / "r"
     secrets = {"k3y/with+slash", "short", "plain-api-key"}
     recorder = recording_to(path.open("wb"), secrets=secrets)
-    for message in (b'{"m":"no plain-api-key"}', rb"k3y\/with+slash", b"k3y%2Fwith%2Bslash", b"short"):
+    for message in (
+        b'{"m":"no plain-api-key"}',
+        rb"k3y\/with+slash",
+        b"k3y%2Fwith%2Bslash",
+        b"short",
+        rb'{"m":"plain\u002Dapi\u002dkey \u002d"}',
+    ):
         await recorder.received(message, monotonic())
     await recorder.finish()
-    assert received(path) == [b'{"m":"no *************"}', b"*" * 15, b"*" * 18, b"short"]
+    assert received(path) == [
+        b'{"m":"no *************"}',
+        b"*" * 15,
+        b"*" * 18,
+        b"short",
+        b'{"m":"%s \\u002d"}' % (b"*" * 23),
+    ]
+
+
+async def test_a_secret_in_the_description_is_not_kept(tmp_path: Path) -> None:
+    """Stars stand in place of a key of ours in the description too; the rest of it stays."""
+    path = tmp_path / "r"
+    header = RecordingHeader(content="frames", description="küche of wss://h/?key=k3y%2Fwith%2Bslash")
+    recorder = Recorder(path.open("wb"), header, max_bytes=10**9, secrets={"k3y/with+slash"})
+    await recorder.finish()
+    with path.open("rb") as file:
+        assert RecordingReader(file).header.description == "küche of wss://h/?key=" + "*" * 18
 
 
 async def test_a_full_file_ends_the_recording(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from account_socket.sources.slot_tip import ACCOUNT_AHEAD_SLOTS, TIP_AHEAD_SLOTS, SlotTip
+from account_socket.sources.slot_tip import ACCOUNT_AHEAD_SLOTS, STRICT_AHEAD_SLOTS, TIP_AHEAD_SLOTS, SlotTip
 
 
 def test_the_tip_only_grows_within_a_connection() -> None:
@@ -46,3 +46,26 @@ def test_a_new_connection_has_its_own_tip() -> None:
     tip.confirm(7, 2.0)
     assert tip.tip == 7
     assert tip.limit == 7 + ACCOUNT_AHEAD_SLOTS
+
+
+def test_one_of_several_must_have_a_leap_confirmed() -> None:
+    """Beyond a minute of the chain only getSlot can bear it out."""
+    tip = SlotTip(strict=True)
+    tip.confirm(100, 10.0)
+    assert tip.believes(100 + STRICT_AHEAD_SLOTS, 10.0)
+    assert not tip.believes(101 + STRICT_AHEAD_SLOTS, 10.0)
+    tip.confirm(5_000, 10.0, asked=True)
+    assert tip.believes(5_000 + STRICT_AHEAD_SLOTS, 10.0)
+
+
+def test_slots_that_run_away_must_be_confirmed() -> None:
+    """What a node said unasked does not count as the slot from which the next may be ahead."""
+    tip = SlotTip(strict=True)
+    tip.confirm(0, 0.0)
+    believed = 0
+    for second in range(1, 100):
+        for slot in range(believed + 1, believed + 51):
+            if tip.believes(slot, float(second)):
+                tip.confirm(slot, float(second))
+                believed = slot
+    assert believed <= STRICT_AHEAD_SLOTS + 10 * 99
