@@ -13,8 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 IN_PROCESS = ("decode", "parse", "store", "known")
-WITH_SERVER = ("ingest", "yellowstone", "fanout", "sparse", "crowd", "slow", "compression", "portfolio", "stored")
-
+WITH_SERVER = ("ingest", "fanout", "compression")
+OF_MANY = ("yellowstone", "sparse", "crowd", "slow", "portfolio", "stored")
+"""Clients, accounts or rows, which take their time even in the least numbers."""
 UNDER_VALGRIND = ("growth",)
 
 valgrind = pytest.mark.skipif(shutil.which("valgrind") is None, reason="no valgrind")
@@ -23,7 +24,11 @@ pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compile
 
 @pytest.mark.parametrize(
     "names",
-    [*(IN_PROCESS, *zip(WITH_SERVER, strict=True)), pytest.param(UNDER_VALGRIND, marks=[pytest.mark.soak, valgrind])],
+    [
+        *(IN_PROCESS, *zip(WITH_SERVER, strict=True)),
+        *(pytest.param((name,), marks=pytest.mark.soak) for name in OF_MANY),
+        pytest.param(UNDER_VALGRIND, marks=[pytest.mark.soak, valgrind]),
+    ],
     ids="+".join,
 )
 def test_each_benchmark_runs_and_its_figures_are_numbers(names: tuple[str, ...], tmp_path: Path) -> None:
