@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import structlog
 from aiohttp import web
 from tests.hostile_node import FIRST_SLOT, HostileHttp, account_json, hostile_http
 from tests.samples import KEY_A, KEY_B, PROGRAM
@@ -312,9 +313,12 @@ async def test_pages_without_end_are_left(respond: Callable[[dict[str, Any]], An
     ],
 )
 async def test_whether_a_node_has_pages_is_asked_once(respond: Callable[[dict[str, Any]], Any], found: bool) -> None:
-    """The answer is remembered, either way."""
+    """The answer is remembered, either way; that there are none is told, with the node's URL."""
     async with lists_of(respond) as (lists, _, node):
-        assert await lists.find_pages(PROGRAM) is found
+        with structlog.testing.capture_logs() as lines:
+            assert await lists.find_pages(PROGRAM) is found
+        assert [line["node"] for line in lines] == ([] if found else [str(lists.rpc)])
+        assert str(lists.rpc).startswith("http://127.0.0.1:")
         asked = len(node.requests)
         assert await lists.find_pages(PROGRAM) is found
         assert (len(node.requests), lists.has_pages) == (asked, found)

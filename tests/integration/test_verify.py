@@ -329,6 +329,27 @@ async def test_verify_tells_differences(tmp_path: Path) -> None:
     )
 
 
+async def test_verify_counts_closes_apart(tmp_path: Path) -> None:
+    """Accounts that only were closed since are counted among the different ones, and it is said how that comes."""
+    async with opened(tmp_path) as place:
+        await place.keep(*(place.node.write(fresh(pool)) for pool in POOLS[:3]))
+        place.tamper("lamports = 5 WHERE pubkey = ?", POOLS[0].pubkey)
+        place.node.close_account(POOLS[1].pubkey)
+        env = {"RPC_HTTP_URL": place.node.http_url}
+        text, one, as_json = await asyncio.gather(
+            run("verify", "--all", cwd=tmp_path, env=env),
+            run("verify", POOLS[2].pubkey, cwd=tmp_path, env=env),
+            run("verify", "--all", "--json", cwd=tmp_path, env=env),
+        )
+    assert (text.code, one.code, as_json.code) == (1, 0, 1)
+    assert text.out.endswith(": 1 equal, 2 different (1 of them only closed)\n")
+    assert "PubSub does not tell of closes" in text.err
+    assert one.out.startswith("compared 1 account at slots ")
+    assert one.err == ""
+    summary = json.loads(as_json.out.splitlines()[-1])
+    assert (summary["equal"], summary["different"], summary["closed"]) == (1, 2, 1)
+
+
 async def test_verify_refuses_what_it_cannot_compare(tmp_path: Path) -> None:
     """Another cluster, wrong usage and no node to ask exit 2; a node that is away and a missing database exit 1."""
     async with opened(tmp_path) as place, Devnode(RECORDING, loop=True, genesis_hash=NOBODY) as other:

@@ -52,6 +52,11 @@ class Difference:
     changes: list[Change]
     more: int = 0
 
+    @property
+    def is_close(self) -> bool:
+        """Whether nothing is wrong but that the account is stored as open and was closed since."""
+        return self.changes[0] == ("closed", False, True)
+
 
 @dataclass
 class Tally:
@@ -61,12 +66,14 @@ class Tally:
     Attributes:
         compared: accounts about which something was found out.
         different, unsettled: of these, those that differ, and those that changed whenever they were looked at.
+        closed: of the different ones, those that only were closed.
         unknown: accounts that are not stored, and of which the node says that the programs have none such.
         first_slot, last_slot: the node's slots at which was compared.
     """
 
     compared: int = 0
     different: int = 0
+    closed: int = 0
     unsettled: int = 0
     unknown: list[str] = field(default_factory=list)
     first_slot: int | None = None
@@ -169,7 +176,9 @@ class Audit:
             return None
         del self._suspects[pubkey]
         self.tally.different += 1
-        return describe(stored, look.node, self._registry)
+        difference = describe(stored, look.node, self._registry)
+        self.tally.closed += difference.is_close
+        return difference
 
     def _agrees(self, look: _Look) -> bool:
         return any(agrees(stored, look.node, self._registry) for stored in (look.before, look.after))
@@ -245,8 +254,11 @@ def _differing(stored: StoredAccount, node: RawAccount, registry: Registry) -> I
         old, new = getattr(stored.raw, name), getattr(node, name)
         if old != new:
             yield name, old, new
-    if stored.closed or closed:
-        return
+    if not stored.closed and not closed:
+        yield from _differing_data(stored, node, registry)
+
+
+def _differing_data(stored: StoredAccount, node: RawAccount, registry: Registry) -> Iterator[Change]:
     decoded = registry.decode(node.owner, node.data)
     if stored.account_type != decoded.account_type:
         yield "account_type", stored.account_type, decoded.account_type

@@ -249,11 +249,11 @@ async def test_watch_survives_the_server_and_ends_on_a_signal(tmp_path: Path, nu
 
 
 async def test_watch_tells_what_the_server_refuses(tmp_path: Path) -> None:
-    """A bad key exits 1 with the server's words; a key that nobody knows is told, and waited for."""
-    async with demo(tmp_path) as server:
-        refused = await run("watch", busiest(server), "abc", "--url", server.url, cwd=tmp_path)
+    """What the server refuses exits 1 with its words; a key that nobody knows is told, and waited for."""
+    async with demo(tmp_path, "--max-subscriptions", "1") as server:
+        refused = await run("watch", busiest(server), NOBODY, "--url", server.url, cwd=tmp_path)
         assert (refused.code, refused.out) == (1, "")
-        assert "invalid_pubkey" in refused.err
+        assert "too_many_subscriptions" in refused.err
         async with command("watch", NOBODY, "--url", server.url, cwd=tmp_path) as watch:
             assert watch.stderr is not None
             assert b"no state is known yet" in await asyncio.wait_for(watch.stderr.readline(), 20)

@@ -64,6 +64,7 @@ async def test_a_silent_server_that_had_answered(capsys: pytest.CaptureFixture[s
     async def answer_once(connection: ServerConnection) -> None:
         connections.append(connection)
         if len(connections) == 1:
+            await connection.recv()
             await connection.send(ACK)
             await connection.close(1001, "server is shutting down; reconnect")
         await connection.wait_closed()
