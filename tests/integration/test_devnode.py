@@ -13,7 +13,7 @@ import zstandard
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
-from account_socket.devnode import GENESIS_HASH, Devnode, run_devnode, shipped_recording
+from account_socket.devnode import GENESIS_HASH, Devnode, ListenError, run_devnode, shipped_recording
 from account_socket.model import MAX_I64, SYSTEM_PROGRAM, RawAccount
 from account_socket.sources.recording import RecordedWrite, Recording, RecordingHeader
 
@@ -277,10 +277,10 @@ async def test_two_ports_serve_both(shipped):
 
 
 async def test_port_in_use_is_an_error():
-    """A port that is taken is OSError, and nothing stays open."""
+    """A port that is taken is an error that names it, and nothing stays open."""
     async with Devnode(EMPTY) as node:
-        other = Devnode(EMPTY, port=0, http_port=node.port)
-        with pytest.raises(OSError, match="address already in use"):
+        other = Devnode(EMPTY, port=0, http_port=node.port, geyser_port=0)
+        with pytest.raises(ListenError, match="Address already in use"):
             await other.start()
         with pytest.raises(ConnectionRefusedError):
             await connect(other.ws_url)

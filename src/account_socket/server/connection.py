@@ -129,11 +129,21 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what arrived (asyncio)."""
+        if self._clients.turns.spent and len(data) + len(self._unread) <= UNREAD_BYTES:
+            self._set_aside(data)
+            return
         try:
             self._receive(self._unread + data if self._unread else data)
         except Exception:  # our bug must cost this client only
             log.exception("client handling failed", conn=self.number)
             self._fail()
+
+    def _set_aside(self, data: bytes) -> None:
+        # Ten thousand clients may ask in one turn of the loop: this is all that each of them costs there.
+        self._unread += data
+        if not self._reading_on:
+            self._reading_on = True
+            self._clients.turns.wait(self._take_unread)
 
     def eof_received(self) -> None:
         """Take that the client will send no more: what is pending is written, then the transport closes (asyncio)."""

@@ -22,10 +22,14 @@ class InputTurns:
     """
     Grants time to whoever has input, in the order of asking.
 
-    Whoever is told that the time is up keeps its input, stops reading, and is called again in a later turn.
+    Whoever is told that the time is up keeps its input, and is called again in a later turn.
+
+    Attributes:
+        spent: this turn's time was found to be up; what arrives is only to be set aside.
     """
 
     def __init__(self) -> None:
+        self.spent = False
         self._ends: float | None = None
         self._waiting: deque[Callable[[], None]] = deque()
 
@@ -36,7 +40,8 @@ class InputTurns:
             self._ends = now + TURN_SECONDS
             asyncio.get_running_loop().call_later(TURN_SECONDS + REST_SECONDS, self._next_turn)
             return False
-        return now > self._ends
+        self.spent = now > self._ends
+        return self.spent
 
     def wait(self, go_on: Callable[[], None]) -> None:
         """Have `go_on` called when there is time, behind everybody who waits already."""
@@ -46,6 +51,7 @@ class InputTurns:
 
     def _next_turn(self) -> None:
         self._ends = None
+        self.spent = False
         waiting = self._waiting
         while waiting and not self.time_is_up():
             waiting.popleft()()
