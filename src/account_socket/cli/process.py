@@ -39,7 +39,7 @@ def run_until_signal(main: Coroutine[Any, Any, int | None]) -> None:
     """
     Run `main` on the fastest loop there is; its result is the exit code, None is 0.
 
-    SIGINT and SIGTERM cancel it and exit with 0, as does a closed stdout.
+    SIGINT, SIGTERM and a terminal that is closed (SIGHUP) cancel it and exit with 0, as does a closed stdout.
     """
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -84,8 +84,10 @@ async def _cancelled_by_signals(main: Coroutine[Any, Any, int | None]) -> int | 
         stopped = True
         task.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # Under nohup SIGHUP is ignored, and must stay so.
+        if signal.getsignal(number) is not signal.SIG_IGN or number != signal.SIGHUP:
+            loop.add_signal_handler(number, stop)
     try:
         return await task
     except asyncio.CancelledError:

@@ -138,15 +138,16 @@ async def test_taken_port_is_told(tmp_path: Path) -> None:
 # ---- demo, watch, get --------------------------------------------------------------------------------------
 
 
-async def test_demo_ignores_the_environment_and_leaves_nothing(tmp_path: Path) -> None:
-    """`demo` starts whatever `.env` and the environment say, ends with 0 on SIGINT and deletes its database."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+async def test_demo_ignores_the_environment_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    """`demo` starts whatever `.env` and the environment say, ends with 0 on a signal and deletes its database."""
     (tmp_path / ".env").write_text("RPC_URL=nonsense\nDATABASE_URL=sqlite:mine.db")
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     env = {"DATABASE_URL": "nonsense", "REDIS_URL": "nonsense", "TMPDIR": str(temporary)}
     async with ServerProcess(tmp_path, env, command=("demo", "--websocket-port", "0")) as server:
         assert list(temporary.glob("account-socket-demo-*/*.db"))
-        server.process.send_signal(signal.SIGINT)
+        server.process.send_signal(number)
         assert await server.wait() == 0
     assert not list(temporary.iterdir())
     assert not (tmp_path / "mine.db").exists()
