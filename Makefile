@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# Two at a time: most tests wait for sockets and timers.
-PYTEST := $(BIN)/pytest -q -n 2 --dist worksteal
+# Three at a time, also on two cores: most tests wait for sockets and timers.
+PYTEST := $(BIN)/pytest -q -n 3 --dist worksteal
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help

@@ -162,25 +162,7 @@ class Service:
             last_created_at=identity.last_created_at,
             patience=self._timing.commit,
         )
-        self._backfill = self._make_backfill()
-        self._healer = Healer(
-            self._gaps,
-            known=lambda: self._ordering.knows_any,
-            subscribed=self.hub.subscribed_pubkeys,
-            reread=self._nodes.read_again if self._rpcs else None,
-            admit=self.pipeline.admit,
-            told=self._backfill.wake,
-        )
-        self._reconciler = Reconciler(
-            self._ordering,
-            subscribed=self.hub.subscribed_pubkeys,
-            glance=self._nodes.glance,
-            reread=self._nodes.read_again,
-            admit=self.pipeline.admit,
-            every=settings.reconcile_seconds,
-            forks=settings.commitment == "processed",
-            settle=self._timing.settle,
-        )
+        self._make_healing()
         self._snapshots.attach(self.hub, self.pipeline.admit, self.pipeline.recall, self._healer.recheck)
         for source in self.sources:
             source.on_gap = self._report_gap
@@ -196,6 +178,28 @@ class Service:
         )
         await self._listen(identity.epoch)
         log.info("server started", url=self.url, database=settings.database_url, epoch=identity.epoch)
+
+    def _make_healing(self) -> None:
+        """Make the parts that ask the nodes for what upstream did not tell."""
+        self._backfill = self._make_backfill()
+        self._healer = Healer(
+            self._gaps,
+            known=lambda: self._ordering.knows_any,
+            subscribed=self.hub.subscribed_pubkeys,
+            reread=self._nodes.read_again if self._rpcs else None,
+            admit=self.pipeline.admit,
+            told=self._backfill.wake,
+        )
+        self._reconciler = Reconciler(
+            self._ordering,
+            subscribed=self.hub.subscribed_pubkeys,
+            glance=self._nodes.glance,
+            reread=self._nodes.read_again,
+            admit=self.pipeline.admit,
+            every=self._settings.reconcile_seconds,
+            forks=self._settings.commitment == "processed",
+            settle=self._timing.settle,
+        )
 
     def _make_backfill(self) -> Backfill:
         return Backfill(

@@ -305,7 +305,7 @@ class Backfill:
         self.progress.begin("known accounts, for closes")
         async for page in self._pages(lambda _, mark: not mark.closed and (floor is None or mark.slot < floor)):
             _, glimpses = await self._nodes.glance_at_leisure(page, floor or 0)
-            self.progress.add(len(page))
+            self.progress.add(len(page), whole=False)
             gone = [
                 pubkey
                 for pubkey, glimpse in zip(page, glimpses, strict=True)

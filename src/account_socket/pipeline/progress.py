@@ -20,7 +20,7 @@ class Progress:
         show: draws it, a few times a second and once more at the end; None: log lines.
         doing: what is being read, in words; "" while nothing is.
         done, total: accounts of that; total None where nobody knows.
-        accounts: how many were read since the start.
+        accounts: how many states were read since the start.
     """
 
     show: Callable[[Progress], None] | None = None
@@ -37,10 +37,10 @@ class Progress:
         self._began = time.monotonic()
         self._tell()
 
-    def add(self, count: int) -> None:
-        """Take that so many more accounts were read."""
+    def add(self, count: int, *, whole: bool = True) -> None:
+        """Take that so many more accounts were read: their states, or only that they are there (not `whole`)."""
         self.done += count
-        self.accounts += count
+        self.accounts += count if whole else 0
         if self.show is not None or time.monotonic() - self._told >= LOG_SECONDS:
             self._tell()
 

@@ -168,7 +168,7 @@ class WholeProgram:
 
         async def note(accounts: list[RawAccount]) -> None:
             listing.add(accounts)
-            self._progress.add(len(accounts))
+            self._progress.add(len(accounts), whole=False)
 
         self._progress.begin("list of all accounts")
         slot = await node.read(self.program, note, head_bytes=HEAD_BYTES, at_least=floor)

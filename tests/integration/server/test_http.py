@@ -137,7 +137,8 @@ async def test_a_second_head_that_stays_incomplete(served: Served, begun: bytes)
         started = loop.time()
         client.send(begun)
         dripping = asyncio.create_task(_drip(client.writer, SLOW_HEAD[len(begun) :]))
-        assert await client.read_rest() == b""
+        with suppress(ConnectionResetError):  # so it ends where a byte is under way just then
+            assert await client.read_rest() == b""
         assert 0.3 < loop.time() - started < 1.2
         dripping.cancel()
 
