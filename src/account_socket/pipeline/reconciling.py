@@ -111,7 +111,8 @@ class Reconciler:
             await self._wanted.wait()
             await asyncio.sleep(self._settle)
             self._wanted.clear()
-            pubkeys, self._soon = list(self._soon), {}
+            # What is not known yet comes by itself; read now, it would only overtake the stream.
+            pubkeys, self._soon = [key for key in self._soon if self._ordering.mark(key) is not None], {}
             for at in range(0, len(pubkeys), PAGE):
                 await self._look(pubkeys[at : at + PAGE], whole=False)
 

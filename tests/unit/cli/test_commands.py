@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -138,6 +138,15 @@ async def test_taken_port_is_told(tmp_path: Path) -> None:
 # ---- demo, watch, get --------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """Let SIGHUP end the commands, also where the tests themselves run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 async def test_demo_ignores_the_environment_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     """`demo` starts whatever `.env` and the environment say, ends with 0 on a signal and deletes its database."""
