@@ -48,6 +48,7 @@ def measure_sources(metrics: Metrics, sources: Sequence[Datasource]) -> None:
         ("slot_lag", "Slots behind the best upstream", "gauge", lag),
         ("reconnects", "Times the connection was lost", "counter", lambda status: status.reconnects),
         ("notifications", "Account notifications taken", "counter", lambda status: status.notifications),
+        ("oddities", "Odd frames survived, of each upstream", "counter", lambda status: status.odd.total()),
     ):
         metrics.add(f"account_socket_upstream_{name}", text, kind, each(read), label="source")  # type: ignore[arg-type]
     metrics.add("account_socket_upstream_odd_frames", "Odd frames survived", "counter", odd, label="kind")
