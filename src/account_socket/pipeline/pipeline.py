@@ -41,6 +41,11 @@ LINGER_SECONDS = 0.001
 LINGER_ABOVE = 500.0
 """Updates per second above which a group waits LINGER_SECONDS: at group size one the WAL takes 30 KB a row."""
 LINGER_BELOW = 64
+FLOOD_ABOVE = 6_000.0
+"""Updates per second above which a group waits FLOOD_SECONDS for more: in groups of 500 an update costs a quarter less
+than in groups of 100, and only so are there ten thousand a second."""
+FLOOD_SECONDS = 0.02
+FLOOD_GROUP = 500
 RETRY_SECONDS = (0.05, 1.0)
 
 log = structlog.get_logger("account_socket.pipeline")
@@ -222,7 +227,9 @@ class Pipeline:
     async def _linger(self) -> None:
         at, size = self._last_group
         now = time.monotonic()
-        if len(self._queue) < LINGER_BELOW and size > (now - at) * LINGER_ABOVE:
+        if size > max(LINGER_BELOW, (now - at) * FLOOD_ABOVE) and len(self._queue) < FLOOD_GROUP:
+            await asyncio.sleep(FLOOD_SECONDS)
+        elif size > (now - at) * LINGER_ABOVE and len(self._queue) < LINGER_BELOW:
             await asyncio.sleep(LINGER_SECONDS)
         self._last_group = (time.monotonic(), len(self._queue))
 
