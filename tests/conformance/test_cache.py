@@ -100,5 +100,5 @@ async def test_nothing_is_asked_for_nothing(cache: Cache) -> None:
 async def test_closing_twice_is_a_success(cache: Cache) -> None:
     """Close may be called again."""
     cache.put([update(1)])
-    await cache.close()
-    await cache.close()
+    assert await cache.close() is None
+    assert await cache.close() is None
