@@ -129,21 +129,18 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what arrived (asyncio)."""
+        # Ten thousand clients may ask in one turn of the loop: this is all that each of them costs there.
         if self._clients.turns.spent and len(data) + len(self._unread) <= UNREAD_BYTES:
-            self._set_aside(data)
+            self._unread += data
+            if not self._reading_on:
+                self._reading_on = True
+                self._clients.turns.waiting.append(self._take_unread)
             return
         try:
             self._receive(self._unread + data if self._unread else data)
         except Exception:  # our bug must cost this client only
             log.exception("client handling failed", conn=self.number)
             self._fail()
-
-    def _set_aside(self, data: bytes) -> None:
-        # Ten thousand clients may ask in one turn of the loop: this is all that each of them costs there.
-        self._unread += data
-        if not self._reading_on:
-            self._reading_on = True
-            self._clients.turns.wait(self._take_unread)
 
     def eof_received(self) -> None:
         """Take that the client will send no more: what is pending is written, then the transport closes (asyncio)."""
@@ -403,10 +400,21 @@ class Connection(asyncio.Protocol):
                 requests=self._session.requests,
                 seconds=round(monotonic() - self._opened_at, 3),
             )
+        self._untie()
+
+    def _untie(self) -> None:
+        """Leave no cycle behind, so that memory is free at once: the collector's passes are rare (service.py)."""
+        self.outbox.flush = _nothing
+        self._protocol.parser.close()
+        self._protocol.parser_exc = None
 
     def _outcome(self) -> tuple[int, str]:
         close = self._protocol.close_sent  # ours, or the client's own, as its echo
         return (ABNORMAL_CLOSURE, "") if close is None else (int(close.code), close.reason)
+
+
+def _nothing() -> None:
+    """Flush what has nobody to go to any more."""
 
 
 def tune(sock: socket.socket | None) -> None:

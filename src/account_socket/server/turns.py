@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
-TURN_SECONDS = 0.0005
+TURN_SECONDS = 0.001
 """How long all clients' input together may occupy the loop at a stretch."""
 REST_SECONDS = 0.001
 """Then input waits this long: commits and the fan-out have the loop to themselves."""
@@ -26,12 +26,13 @@ class InputTurns:
 
     Attributes:
         spent: this turn's time was found to be up; what arrives is only to be set aside.
+        waiting: what is to be called in later turns, in order; whoever found `spent` true may append to it.
     """
 
     def __init__(self) -> None:
         self.spent = False
         self._ends: float | None = None
-        self._waiting: deque[Callable[[], None]] = deque()
+        self.waiting: deque[Callable[[], None]] = deque()
 
     def time_is_up(self) -> bool:
         """Whether this turn's time for input is used up; the first question of a turn starts its time."""
@@ -45,13 +46,13 @@ class InputTurns:
 
     def wait(self, go_on: Callable[[], None]) -> None:
         """Have `go_on` called when there is time, behind everybody who waits already."""
-        self._waiting.append(go_on)
+        self.waiting.append(go_on)
         if self._ends is None:
             self.time_is_up()  # begins a turn, whose end calls those who wait
 
     def _next_turn(self) -> None:
         self._ends = None
         self.spent = False
-        waiting = self._waiting
+        waiting = self.waiting
         while waiting and not self.time_is_up():
             waiting.popleft()()
