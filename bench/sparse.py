@@ -19,7 +19,7 @@ CLIENTS = 5_000
 RATE = 2_000
 BURST = 16
 BURST_RATE = 4_000
-SECONDS = 1.6
+SECONDS = 4.0
 
 Parts = tuple[rig.Server, rig.Feeder, rig.Load]
 

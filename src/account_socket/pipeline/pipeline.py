@@ -35,7 +35,7 @@ ADMIT_AT_ONCE = 50
 """States decoded at a stretch (some 2 ms), then everybody else has a turn of the loop."""
 LEISURE_ADMIT = 64
 SETTLED_SECONDS = 0.02
-TURN_SECONDS = 0.0015
+TURN_SECONDS = 0.004
 """Publishing gives the loop back after this long, so that no connection waits for a large group."""
 LINGER_SECONDS = 0.001
 LINGER_ABOVE = 500.0
