@@ -6,9 +6,16 @@ import shutil
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 from typing import Literal
 
-PERIOD_SECONDS = 1.0
+PERIOD_SECONDS = 0.1
+"""Commits wait while the disk takes what is copied: often and little delays them less than seldom and much."""
+
+REST = 20
+"""So many times as long as a copy took, up to REST_SECONDS, nothing is copied: at a flood pages that change again and
+again are copied once."""
+REST_SECONDS = 1.0
 
 RESTART_FRAMES = 16_384
 """So many pages (64 MiB) in the WAL, and the writer is asked to begin it anew, which keeps the file small and warm."""
@@ -42,12 +49,17 @@ class Upkeep:
         self._path = path
         self._wal = path.with_name(path.name + "-wal")
         self._inode: int | None = None
+        self._rests_until = 0.0
 
     def __call__(self, connection: sqlite3.Connection) -> None:
         """Copy what the WAL holds without making anyone wait, then measure. Raises sqlite3.Error."""
+        began = monotonic()
+        if began < self._rests_until:
+            return
         frames = 0
         try:
             frames = self._copy(connection)
+            self._rests_until = began + min(REST_SECONDS, REST * (monotonic() - began))
             if frames > RESTART_FRAMES:
                 self._copy(connection)  # what came while the first copy was made
             (pages,) = connection.execute("PRAGMA freelist_count").fetchone()
