@@ -57,7 +57,7 @@ proto: install-dev ## write the Python code of the Geyser interface from its .pr
 # Names, versions and hashes only: an install takes them from whatever index the machine is set up with.
 UV_VERSION := 0.13.9
 LOCK := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
-	--no-emit-index-url --no-emit-find-links --no-annotate --no-header pyproject.toml requirements/build.in
+	--no-emit-index-url --no-emit-find-links --no-annotate --no-header --extra server pyproject.toml requirements/build.in
 
 locks: ## renew requirements/*.txt to the newest versions that pyproject.toml allows
 	$(PYTHON) -m venv build/lock

@@ -49,6 +49,7 @@ NAMES = (
     "stored",
     "known",
     "growth",
+    "filters",
 )
 RESULTS = rig.BUILT / "results.json"
 BIG = rig.BUILT / "big.db"

@@ -228,8 +228,8 @@ def test_locks_cover_what_pyproject_asks_for() -> None:
     def named(requirements: list[str]) -> set[str]:
         return {re.split(r"[\s\[<>=!~;]", requirement)[0].lower() for requirement in requirements}
 
-    build = project["build-system"]["requires"]
-    assert named([*project["project"]["dependencies"], *build]) <= set(pinned("run"))
+    build, runtime = project["build-system"]["requires"], project["project"]
+    assert named([*runtime["dependencies"], *runtime["optional-dependencies"]["server"], *build]) <= set(pinned("run"))
     assert named(project["dependency-groups"]["dev"]) <= set(pinned("dev"))
     assert pinned("run").items() <= pinned("dev").items()
     assert set(build) <= set(read("requirements/build.in").splitlines())

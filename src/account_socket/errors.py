@@ -18,6 +18,7 @@ A bug of ours is a built-in exception and is not caught. No message carries a se
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 
@@ -51,13 +52,25 @@ class RpcError(SourceError):
     Attributes:
         code: The JSON-RPC code (negative), the HTTP status (positive), or 0 where the node gave none.
         retry_after: Seconds the node asks to wait, or None.
+        said: The error object's own message, scrubbed; "" where there was none.
+        data: Its `data`, scrubbed, or None.
     """
 
     def __init__(
-        self, message: str, *, code: int, retryable: bool, retry_after: float | None = None, hint: str = ""
+        self,
+        message: str,
+        *,
+        code: int,
+        retryable: bool,
+        retry_after: float | None = None,
+        hint: str = "",
+        said: str = "",
+        data: Any = None,
     ) -> None:
         super().__init__(message, hint=hint, retryable=retryable)
         self.code = code
+        self.said = said
+        self.data = data
         self.retry_after = retry_after
 
 

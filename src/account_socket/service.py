@@ -42,13 +42,16 @@ from account_socket.pipeline.progress import Progress
 from account_socket.pipeline.reconciling import Reconciler
 from account_socket.pipeline.retention import Retention
 from account_socket.pipeline.snapshots import Snapshots
-from account_socket.programs import load_programs
+from account_socket.programs import load_programs, program_names
 from account_socket.server.limits import SPARE_SOCKETS, Limits
 from account_socket.server.listener import Listener
 from account_socket.server.open_files import within_open_files
 from account_socket.server.readiness import Readiness
 from account_socket.server.rest_parameters import Fields
 from account_socket.server.rest_reading import Reads
+from account_socket.server.solana_http import Solana
+from account_socket.server.solana_proxy import Proxy
+from account_socket.server.solana_reads import Known
 from account_socket.server.status_feed import StatusFeed
 from account_socket.settings import Settings
 from account_socket.sources.base import Datasource
@@ -158,11 +161,12 @@ class Service:
             trusts=self._snapshots.trusts,
             is_foreign=self._snapshots.is_foreign,
         )
+        self._solana = self._make_solana()
         self.pipeline = Pipeline(
             ordering=self._ordering,
             registry=self._registry,
             store=self._store,
-            publish=self.hub.publish,
+            publish=self._solana.feed.behind(self.hub.publish),
             keep=self._cache.put,
             amend=self._amend,
             last_created_at=identity.last_created_at,
@@ -258,6 +262,7 @@ class Service:
             limits=_limits(settings),
             greet=self._status_feed.greet,
             reads=self._reads(),
+            solana=self._solana,
         )
         measure_sources(self.metrics, self.sources)
         measure_pipeline(self.metrics, self.pipeline, self._ordering, self._snapshots)
@@ -266,6 +271,21 @@ class Service:
         measure_storage(self.metrics, self._store, self._cache)
         await self._listener.start()
         _warn_if_open(settings.websocket_host)
+
+    def _make_solana(self) -> Solana:
+        settings = self._settings
+        return Solana(
+            Known(
+                hub=self.hub,
+                reads=self._reads(),
+                slots_behind=lambda: self.readiness.slots_behind,
+                commits=lambda: not self.pipeline.degraded,
+                is_filled=lambda: self._backfill.complete,
+                programs=program_names(),
+                commitment=settings.commitment,
+                proxy=Proxy(self._rpcs) if settings.rpc_proxy and self._rpcs else None,
+            )
+        )
 
     def _reads(self) -> Reads:
         layouts = {
@@ -276,7 +296,7 @@ class Service:
             trusts=lambda pubkey, slot: self._snapshots.trusts(pubkey) or self._gaps.trusts(slot),
             tip_slot=lambda: self.readiness.tip_slot,
             newest_id=lambda: self._ordering.next_id - 1,
-            fields=Fields(layouts),
+            fields=Fields(layouts, self._registry.programs),
             look=self._nodes.look_up if self._rpcs else None,
         )
 
@@ -359,6 +379,7 @@ class Service:
                 self._cluster.run(),
                 self._watch_sources(),
                 self._status_feed.run(),
+                self._solana.feed.run(),
             )
         ]
         stopped = asyncio.create_task(stop.wait())
@@ -453,7 +474,7 @@ def _limits(settings: Settings) -> Limits:
         slow_consumer_seconds=settings.slow_consumer_seconds,
         compression=settings.compression == "on",
     )
-    return within_open_files(limits)
+    return within_open_files(limits, asked=settings.max_connections_given)
 
 
 def _warn_if_open(host: str) -> None:

@@ -101,6 +101,13 @@ class Settings(BaseSettings):
     rpc_lookups_per_second: Annotated[
         float, Gt(0), Le(100_000), About("budget of the reads that clients cause", "requests/s")
     ] = 20
+    rpc_proxy: Annotated[
+        bool,
+        About(
+            "whether JSON-RPC requests at `POST /` that only the node can answer are passed on to it, within "
+            "`RPC_LOOKUPS_PER_SECOND`: whoever reaches the port may then spend the node's quota"
+        ),
+    ] = False
     reconcile_seconds: Annotated[
         float,
         Ge(1),
@@ -274,6 +281,11 @@ class Settings(BaseSettings):
     def redis_url_given(self) -> bool:
         """Whether somebody chose `redis_url`, or it is only the default."""
         return "redis_url" in self.model_fields_set
+
+    @property
+    def max_connections_given(self) -> bool:
+        """Whether somebody chose `max_connections`, or it is only the default."""
+        return "max_connections" in self.model_fields_set
 
     @property
     def secrets(self) -> frozenset[str]:

@@ -77,7 +77,7 @@ async def test_adopted_rows_are_no_history(store: Store, backend: SqliteBackend)
     await store.append([own])
     assert await store.history(KEY_A, before=99, limit=1) == ([told(own)], False)
     assert await store.state_at(KEY_A, 7) is None
-    assert await store.later([KEY_A], after=1, limit=9) == [2]
+    assert await store.later({KEY_A: 1}, limit=9) == [2]
     assert await store.updates([1, 2]) == [told(own)]
 
 
@@ -174,7 +174,16 @@ async def test_later_updates(store: Store) -> None:
     """What came after an id is found for several accounts at once, and read by id."""
     updates = [*chain(1, 2, 3), *chain(4, 5, pubkey=KEY_B, start=4), update(6, "third")]
     await store.append(updates)
-    assert await store.later([KEY_A, KEY_B], after=2, limit=10) == [3, 4, 5]
-    assert len(await store.later([KEY_A, KEY_B], after=0, limit=3)) == 3
-    assert await store.later([], after=0, limit=3) == []
+    assert await store.later({KEY_A: 2, KEY_B: 2}, limit=10) == [3, 4, 5]
+    assert await store.later({KEY_A: 1, KEY_B: 4}, limit=10) == [2, 3, 5]
+    assert len(await store.later({KEY_A: 0, KEY_B: 0}, limit=3)) == 3
+    assert await store.later({}, limit=3) == []
     assert await store.updates([5, 3, 77]) == [told(updates[2]), told(updates[4])]
+
+
+async def test_accounts_with_much_that_is_later(store: Store) -> None:
+    """Of several accounts, those with more later updates than a number are found."""
+    await store.append([*chain(1, 2, 3), *chain(4, 5, pubkey=KEY_B, start=4)])
+    assert await store.crowded({KEY_A: 0, KEY_B: 0, "third": 0}, limit=2) == [KEY_A]
+    assert sorted(await store.crowded({KEY_A: 1, KEY_B: 0}, limit=1)) == sorted([KEY_A, KEY_B])
+    assert await store.crowded({KEY_A: 3, KEY_B: 5}, limit=0) == []

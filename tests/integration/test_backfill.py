@@ -20,9 +20,9 @@ from tests.samples import KEY_A, KEY_B, PROGRAM
 from tests.waiting import until
 
 from account_socket.devnode import Devnode, shipped_recording
-from account_socket.devnode.jsonrpc import answer
 from account_socket.devnode.replay import derived_pubkey
 from account_socket.model import RawAccount
+from account_socket.protocol.solana_jsonrpc import answer
 
 RECORDING = shipped_recording()
 STRAY = RawAccount("4QhNxceXm2LnDQnzxTt7FS9jGbUGUJ8eRM7D8N4Q8n7q", 0, PROGRAM, 5, b"abc")

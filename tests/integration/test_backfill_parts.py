@@ -15,7 +15,6 @@ from tests.hostile_node import hostile_http
 from tests.samples import PROGRAM
 from tests.waiting import until
 
-from account_socket.devnode.jsonrpc import answer
 from account_socket.devnode.ledger import Ledger
 from account_socket.devnode.replay import derived_pubkey
 from account_socket.model import Gap, RawAccount
@@ -25,6 +24,7 @@ from account_socket.pipeline.gaps import Gaps
 from account_socket.pipeline.ordering import Ordering
 from account_socket.pipeline.pipeline import Pipeline
 from account_socket.programs import load_programs
+from account_socket.protocol.solana_jsonrpc import answer
 from account_socket.sources import program_accounts
 from account_socket.sources.nodes import Nodes
 from account_socket.sources.program_accounts import ProgramAccounts

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 IN_PROCESS = ("decode", "parse", "store", "known")
 WITH_SERVER = ("ingest", "fanout", "compression")
-OF_MANY = ("yellowstone", "sparse", "crowd", "slow", "portfolio", "stored")
+OF_MANY = ("yellowstone", "sparse", "crowd", "slow", "portfolio", "stored", "filters")
 """Clients, accounts or rows, which take their time even in the least numbers."""
 UNDER_VALGRIND = ("growth",)
 

@@ -219,6 +219,19 @@ async def until(condition) -> None:
             await asyncio.sleep(0.005)
 
 
+async def test_a_grpc_client_at_the_wrong_port(caplog):
+    """The first bytes of HTTP/2 are answered in words, and nothing is logged as if it were a fault."""
+    async with Devnode(shipped_recording()) as node:
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9))
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+        writer.close()
+    assert answer.startswith(b"HTTP/1.0 400 ")
+    assert answer.endswith(b"speaks HTTP/1.1 and WebSocket\n")
+    assert not caplog.records
+
+
 async def test_bad_handshake_is_answered():
     """An upgrade that is no WebSocket handshake gets an HTTP error."""
     async with Devnode(EMPTY) as node:

@@ -16,8 +16,8 @@ from solders.pubkey import Pubkey
 from solders.rpc.responses import AccountNotification, ProgramNotification, SlotNotification
 
 from account_socket.devnode import GENESIS_HASH, Devnode, shipped_recording
-from account_socket.devnode.base58 import encode
 from account_socket.model import RawAccount
+from account_socket.protocol.base58 import encode
 from account_socket.sources.recording import Recording, RecordingHeader
 
 PROGRAM = Pubkey.from_string("cpamdpZCGKUy5JxQXB4dcpGPiikHawvSWAd6mEn1sGG")

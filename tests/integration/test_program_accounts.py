@@ -14,9 +14,9 @@ from aiohttp import web
 from tests.hostile_node import FIRST_SLOT, HostileHttp, account_json, hostile_http
 from tests.samples import KEY_A, KEY_B, PROGRAM
 
-from account_socket.devnode import base58
 from account_socket.errors import RpcError
 from account_socket.model import SYSTEM_PROGRAM, Origin, RawAccount
+from account_socket.protocol import base58
 from account_socket.sources import program_accounts
 from account_socket.sources.account_stream import AccountStream
 from account_socket.sources.program_accounts import Page, ProgramAccounts

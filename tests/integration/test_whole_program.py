@@ -12,7 +12,6 @@ from aiohttp import web
 from tests.hostile_node import HostileHttp, hostile_http
 from tests.samples import PROGRAM
 
-from account_socket.devnode.jsonrpc import answer
 from account_socket.devnode.ledger import Ledger
 from account_socket.devnode.replay import derived_pubkey
 from account_socket.errors import RpcError
@@ -21,6 +20,7 @@ from account_socket.pipeline import listing, whole_program
 from account_socket.pipeline.listing import KeySet
 from account_socket.pipeline.progress import Progress
 from account_socket.pipeline.whole_program import Reading, WholeProgram
+from account_socket.protocol.solana_jsonrpc import answer
 from account_socket.sources import program_accounts
 from account_socket.sources.program_accounts import ProgramAccounts
 from account_socket.sources.rpc_http import RpcHttp

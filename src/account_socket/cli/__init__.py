@@ -21,6 +21,8 @@ COMMANDS = {
     "record": "Record what a node sends, for devnode to replay.",
     "watch": "Subscribe to accounts, print each update and what changed.",
     "get": "Print the newest state of an account.",
+    "history": "Print the past states of an account.",
+    "tail": "Print each update of the accounts that match a filter.",
     "decode": "Decode account bytes to JSON.",
     "doctor": "Check settings, upstreams, Redis and database one by one.",
     "verify": "Compare stored accounts with what the node says.",

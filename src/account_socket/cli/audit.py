@@ -13,7 +13,8 @@ from account_socket.cli.changes import Change, changes
 from account_socket.decode.registry import Registry
 from account_socket.model import RawAccount, missing_account
 from account_socket.sources.rpc_http import MAX_KEYS, RpcHttp
-from account_socket.store.stored_accounts import Fingerprint, StoredAccount, StoredAccounts, told_hash
+from account_socket.store.raw_accounts import Fingerprint, StoredAccount, told_hash
+from account_socket.store.stored_accounts import StoredAccounts
 
 READ_SECONDS = 60.0
 AHEAD_SLOTS = 150

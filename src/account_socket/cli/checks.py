@@ -22,6 +22,7 @@ from account_socket.settings import Settings
 from account_socket.sources.rpc_http import RpcHttp
 
 Check = Callable[[], Awaitable[str]]
+NO_TLS = "Or it speaks no TLS: then it is {plain}:// instead of {secure}://."
 NODE_SECONDS = 6.0
 """A node that is well announces a slot every 0.4 s."""
 REDIS_SECONDS = 3.0
@@ -48,12 +49,15 @@ async def check_websocket(url: str) -> str:
 
     endpoint = Endpoint(url)
     began = time.monotonic()
+    hint = "Check RPC_URL: host, port, key, and that the plan has WebSockets."
+    reason = f"no answer to the handshake within {NODE_SECONDS:.0f} s"
     proxy: Literal[True] | None = None if is_loopback(url) else True
     try:
         async with (
             asyncio.timeout(NODE_SECONDS),
             connect(url, compression=None, max_size=MAX_MESSAGE_BYTES, close_timeout=1, proxy=proxy) as connection,
         ):
+            reason = f"no slot within {NODE_SECONDS:.0f} s"
             await connection.send('{"jsonrpc":"2.0","id":1,"method":"slotSubscribe"}')
             async for text in connection:
                 slot = _slot(text)
@@ -61,12 +65,11 @@ async def check_websocket(url: str) -> str:
                     return f"{endpoint}: slot {slot} after {time.monotonic() - began:.1f} s"
         reason = "the node closed the connection"
     except TimeoutError:
-        reason = f"no slot within {NODE_SECONDS:.0f} s"
+        if reason.startswith("no answer") and url.startswith("wss:"):
+            hint += "\n" + NO_TLS.format(plain="ws", secure="wss")
     except (OSError, WebSocketException) as error:
         reason = endpoint.scrub(str(error))
-    raise SourceError(
-        f"{endpoint}: {reason}", hint="Check RPC_URL: host, port, key, and that the plan has WebSockets."
-    )
+    raise SourceError(f"{endpoint}: {reason}", hint=hint)
 
 
 def _slot(text: str | bytes) -> int | None:
@@ -90,6 +93,8 @@ async def check_http(url: str, settings: Settings) -> str:
         genesis_hash = await rpc.get_genesis_hash(deadline=NODE_SECONDS)
     except SourceError as error:
         hint = error.hint or "Check RPC_HTTP_URL (derived from RPC_URL unless it is set)."
+        if "no answer" in str(error) and url.startswith("https:"):
+            hint += "\n" + NO_TLS.format(plain="http", secure="https")
         raise SourceError(str(error), hint=hint) from None
     finally:
         await rpc.close()

@@ -33,7 +33,7 @@ OWN_SETTINGS = frozenset(
         "GEYSER_MAX_WATCHED",
     }
 )
-OWN_DEFAULTS = {"REDIS_URL": "memory://", "DISK_RESERVE_MB": "0"}
+OWN_DEFAULTS = {"REDIS_URL": "memory://", "DISK_RESERVE_MB": "0", "MAX_CONNECTIONS": "1000"}
 LOG_SETTINGS = ("RUST_LOG", "LOG", "LOG_FORMAT")
 """The only ones of the environment that count here: they change nothing but what is told."""
 

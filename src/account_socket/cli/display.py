@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from account_socket.cli.changes import changes
+from account_socket.client import Update
 
 MAX_VALUE_CHARACTERS = 48
 
@@ -20,6 +21,10 @@ class Display:
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False, markup=False, emoji=False)
         self._last: dict[str, dict[str, Any]] = {}
+
+    def show_update(self, update: Update) -> None:
+        """Print one update of the client."""
+        self.show(update.text, json.loads(update.text))
 
     def show(self, _text: str, message: dict[str, Any]) -> None:
         """Print one update as the server sent it."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import aclosing
 from typing import Annotated
 
 import typer
@@ -12,7 +10,6 @@ from account_socket.cli.keys import check_keys
 from account_socket.cli.process import emit, run_until_signal, talk
 
 NEEDS_ARGUMENTS = True
-ANSWER_SECONDS = 15.0
 
 
 def command(
@@ -28,18 +25,18 @@ def command(
 
 
 async def _get(pubkey: str, url: str) -> int:
-    from account_socket.cli.subscription import ServerError, messages  # noqa: PLC0415  (not for --help)
+    from account_socket.client import RefusedError, connect  # noqa: PLC0415  (not for --help)
 
     try:
-        async with asyncio.timeout(ANSWER_SECONDS), aclosing(messages(url, [pubkey])) as received:
-            async for text, message in received:
-                if message.get("pubkey") == pubkey:
-                    emit(text)
-                    return 0
-                if message.get("type") == "ack":
-                    foreign = pubkey in message["foreign"]
-                    talk(f"{pubkey}: " + ("belongs to another program" if foreign else "no state is known"))
-                    return 1
-    except TimeoutError:
-        raise ServerError(f"{url}: no answer for {ANSWER_SECONDS:.0f} seconds") from None
-    return 1
+        async with connect(url) as client:
+            state = await client.get(pubkey)
+    except RefusedError as error:
+        if error.code != "foreign":
+            raise
+        talk(f"{pubkey}: belongs to another program")
+        return 1
+    if state is None:
+        talk(f"{pubkey}: no state is known")
+        return 1
+    emit(state.text)
+    return 0

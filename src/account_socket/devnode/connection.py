@@ -11,8 +11,8 @@ from websockets.http11 import Request
 from websockets.protocol import SEND_EOF
 from websockets.server import ServerProtocol
 
-from account_socket.devnode.jsonrpc import answer
-from account_socket.devnode.subscriptions import text_frame
+from account_socket.hub.frames import text_frame
+from account_socket.protocol.solana_jsonrpc import answer
 
 if TYPE_CHECKING:
     from account_socket.devnode.gate import Gate

@@ -8,10 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
 from account_socket.devnode.connection import Connection
-from account_socket.devnode.jsonrpc import answer
-from account_socket.devnode.subscriptions import text_frame
+from account_socket.hub.frames import text_frame
+from account_socket.protocol.solana_jsonrpc import answer
 
 if TYPE_CHECKING:
     from account_socket.devnode.ledger import Ledger
@@ -64,7 +65,7 @@ class Gate:
     @cached_property
     def http(self) -> web.Server:
         """The HTTP server; made when first needed, because it needs a running loop."""
-        return web.Server(self._serve_http, access_log=None, lingering_time=LINGER_SECONDS)
+        return web.Server(self._serve_http)
 
     async def listen(self, host: str, port: int) -> int:
         """Take connections on one more port; return its number. Raises OSError."""
@@ -155,6 +156,34 @@ class Gate:
         return web.Response(body=reply or b"", content_type="application/json")
 
 
+class _Http(RequestHandler):
+    """One HTTP connection; what is no HTTP/1.1, such as a gRPC client's first bytes, is answered and not logged."""
+
+    __slots__ = ()
+
+    def __init__(self, server: web.Server) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]  # the signature forgets what its body allows
+            lingering_time=LINGER_SECONDS,
+        )
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what no handler could answer (aiohttp)."""
+        if status >= 500:
+            return super().handle_error(request, status, exc, message)
+        response = web.Response(status=status, text="This port speaks HTTP/1.1 and WebSocket\n")
+        response.force_close()
+        return response
+
+
 class Front(asyncio.Protocol):
     """Reads the first request head, then hands the connection to WebSocket or HTTP."""
 
@@ -198,7 +227,7 @@ class Front(asyncio.Protocol):
             protocol = Connection(gate, transport)
             transport.set_protocol(protocol)
         else:
-            protocol = gate.http()
+            protocol = _Http(gate.http)
             transport.set_protocol(protocol)
             protocol.connection_made(transport)
         protocol.data_received(bytes(self._head))

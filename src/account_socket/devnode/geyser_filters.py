@@ -6,9 +6,9 @@ import msgspec
 import pybase64
 from solders.pubkey import Pubkey
 
-from account_socket.devnode import base58
-from account_socket.devnode import params as p
 from account_socket.model import RawAccount
+from account_socket.protocol import base58
+from account_socket.protocol import solana_params as p
 from account_socket.sources.geyser_proto import geyser_pb2 as pb
 
 MAX_NAME_CHARACTERS = 128

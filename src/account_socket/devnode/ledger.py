@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from heapq import nsmallest
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from account_socket.devnode import params as p
-from account_socket.devnode.encodings import MAX_BASE58_BYTES, Encoding, encode_account
-from account_socket.devnode.jsonrpc import (
-    INVALID_PARAMS,
-    INVALID_REQUEST,
-    METHOD_NOT_FOUND,
-    MIN_CONTEXT_SLOT,
-    RpcFault,
-)
+from account_socket.protocol import solana_params as p
+from account_socket.protocol import solana_reads as r
+from account_socket.protocol.solana_jsonrpc import METHOD_NOT_FOUND, RpcFault
 
 if TYPE_CHECKING:
     from account_socket.model import RawAccount
 
-MAX_MULTIPLE_ACCOUNTS = 100
 MAX_PAGE, DEFAULT_PAGE = 10_000, 1_000
 VERSION = "3.0.6"
 FEATURE_SET = 2891131721
 
 _encode = msgspec.json.Encoder().encode
-_LEGACY_ENCODINGS = (Encoding.BINARY, Encoding.BASE58)
 
 
 class Ledger:
@@ -108,32 +100,21 @@ class Ledger:
         return read(params)
 
     def _get_account_info(self, params: list[Any]) -> bytes:
-        p.expect(params, least=1, most=2)
-        pubkey, config = p.parse_read_pubkey(params[0]), p.parse_config(params, 1)
+        pubkey, config = r.parse_account_info(params)
         self._check_context(config)
-        return self._with_context(_encode_read(self._accounts.get(pubkey), config))
+        return self._with_context(r.encode_read(self._accounts.get(pubkey), config))
 
     def _get_multiple_accounts(self, params: list[Any]) -> bytes:
-        p.expect(params, least=1, most=2)
-        pubkeys, config = params[0], p.parse_config(params, 1)
-        if not isinstance(pubkeys, list):
-            raise p.invalid_params("invalid type, expected a sequence")
-        if len(pubkeys) > MAX_MULTIPLE_ACCOUNTS:
-            raise RpcFault(INVALID_PARAMS, f"Too many inputs provided; max {MAX_MULTIPLE_ACCOUNTS}")
-        keys = [p.parse_read_pubkey(each) for each in pubkeys]
+        keys, config = r.parse_multiple_accounts(params)
         self._check_context(config)
-        # Agave's default is base64 here, and the legacy base58 string elsewhere.
-        config = msgspec.structs.replace(config, encoding=config.encoding or Encoding.BASE64)
-        return self._with_context(_join(_encode_read(self._accounts.get(key), config) for key in keys))
+        return self._with_context(r.join(r.encode_read(self._accounts.get(key), config) for key in keys))
 
     def _get_program_accounts(self, params: list[Any]) -> bytes:
-        p.expect(params, least=1, most=2)
-        program, config = p.parse_read_pubkey(params[0]), p.parse_config(params, 1)
-        filters = p.parse_filters(config.filters)
+        program, config, filters = r.parse_program_accounts(params)
         self._check_context(config)
         accounts = self._by_owner.get(program, {})
-        found = _join(
-            _encode_listed(accounts[pubkey], config)
+        found = r.join(
+            r.encode_listed(accounts[pubkey], config)
             for pubkey in sorted(accounts)
             if all(each.matches(accounts[pubkey].data) for each in filters)
         )
@@ -142,9 +123,7 @@ class Ledger:
     def _get_program_accounts_page(self, params: list[Any]) -> bytes:
         if not self.has_pages:
             raise RpcFault(METHOD_NOT_FOUND, "Method not found")
-        p.expect(params, least=1, most=2)
-        program, config = p.parse_read_pubkey(params[0]), p.parse_config(params, 1)
-        filters = p.parse_filters(config.filters)
+        program, config, filters = r.parse_program_accounts(params)
         limit = DEFAULT_PAGE if config.limit is None else config.limit
         if not 1 <= limit <= MAX_PAGE:
             raise p.invalid_params(f"limit is not 1 to {MAX_PAGE}")
@@ -157,7 +136,7 @@ class Ledger:
                 if pubkey > after and account.slot >= since and all(each.matches(account.data) for each in filters)
             ),
         )
-        listed = _join(_encode_listed(self._accounts[pubkey], config) for pubkey in pubkeys[:limit])
+        listed = r.join(r.encode_listed(self._accounts[pubkey], config) for pubkey in pubkeys[:limit])
         key = _encode(pubkeys[limit - 1] if len(pubkeys) > limit else None)
         page = b'{"accounts":%b,"paginationKey":%b}' % (listed, key)
         return self._with_context(page) if config.with_context else page
@@ -168,42 +147,12 @@ class Ledger:
         return b"%d" % self.tip_slot
 
     def _check_context(self, config: p.Config) -> None:
-        if config.min_context_slot is not None and config.min_context_slot > self.context_slot:
-            raise RpcFault(
-                MIN_CONTEXT_SLOT,
-                "Minimum context slot has not been reached",
-                {"contextSlot": self.context_slot},
-            )
+        r.check_context(config, self.context_slot)
 
     def _with_context(self, value: bytes) -> bytes:
-        return b'{"context":{"apiVersion":"%b","slot":%d},"value":%b}' % (
-            VERSION.encode(),
-            self.context_slot,
-            value,
-        )
+        return r.with_context(self.context_slot, value, VERSION)
 
 
 def get_version() -> bytes:
     """Return the result of getVersion, as JSON."""
     return _encode({"feature-set": FEATURE_SET, "solana-core": VERSION})
-
-
-def _join(items: Iterable[bytes]) -> bytes:
-    return b"[" + b",".join(items) + b"]"
-
-
-def _encode_listed(account: RawAccount, config: p.Config) -> bytes:
-    return b'{"pubkey":"%b","account":%b}' % (account.pubkey.encode(), _encode_read(account, config))
-
-
-def _encode_read(account: RawAccount | None, config: p.Config) -> bytes:
-    if account is None:
-        return b"null"
-    encoding = config.encoding or Encoding.BINARY
-    data = config.data_slice.cut(account.data) if config.data_slice else account.data
-    if encoding in _LEGACY_ENCODINGS and len(data) > MAX_BASE58_BYTES:
-        raise RpcFault(
-            INVALID_REQUEST,
-            f"Encoded binary (base 58) data should be less than {MAX_BASE58_BYTES} bytes, please use Base64 encoding.",
-        )
-    return encode_account(account, encoding, data)

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from account_socket.devnode import base58
 from account_socket.devnode.fork_choice import ForkChoice
 from account_socket.devnode.gate import Gate, Limits
 from account_socket.devnode.ledger import Ledger
 from account_socket.devnode.replay import RECORDED, SLOT_MS, Pace, Rate, RecordedPace, Replay, slot_at
 from account_socket.devnode.subscriptions import Subscriptions
 from account_socket.model import SYSTEM_PROGRAM, RawAccount
+from account_socket.protocol import base58
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -369,7 +369,7 @@ class Devnode:
         self._ledger.tip_slot = slot
         self._ledger.context_slot = self._safe_context_slot()
         self._announced_at = time.monotonic()
-        self._subscriptions.notify_slot(slot=slot, parent=parent)
+        self._subscriptions.announce(slot=slot, parent=parent)
         if self._geyser is not None:
             self._geyser.feed.create(slot, parent)
             self._geyser.feed.settle(self._frozen_slot())

@@ -9,6 +9,7 @@ import msgspec
 _MEDIUM = Struct("!BBH").pack
 _LONG = Struct("!BBQ").pack
 _FIN_TEXT = 0x81
+_ACCOUNT = b',"account":{"id":'
 _COMPRESSED = 0x40
 """RSV1 (RFC 7692, 6)."""
 
@@ -24,6 +25,7 @@ class Message(msgspec.Struct, frozen=True, gc=False, eq=False):
         answers: whether it belongs behind everything sent before: a state that answers a subscribe request, a notice.
         fence: whether no state sent before it may fall behind it. So it is with every answer.
         compressed: the frame for clients that take compressed ones, once somebody needed it (hub/compression.py).
+        whole: of a difference the state itself, to be sent instead to a client that did not get the one before.
     """
 
     frame: bytes
@@ -31,6 +33,7 @@ class Message(msgspec.Struct, frozen=True, gc=False, eq=False):
     answers: bool = False
     fence: bool = False
     compressed: bytes = b""
+    whole: Message | None = None
 
 
 def text_frame(payload: bytes, *, compressed: bool = False) -> bytes:
@@ -42,6 +45,13 @@ def text_frame(payload: bytes, *, compressed: bool = False) -> bytes:
     if size < 1 << 16:
         return _MEDIUM(first, 126, size) + payload
     return _LONG(first, 127, size) + payload
+
+
+def id_of(frame: bytes) -> int | None:
+    """Return the id of the update that a state's frame tells, or None while it is not committed."""
+    start = frame.index(_ACCOUNT) + len(_ACCOUNT)
+    text = frame[start : frame.index(b",", start)]
+    return None if text == b"null" else int(text)
 
 
 def payload_of(frame: bytes) -> bytes:
@@ -67,6 +77,12 @@ def state_message(
         beside += ',"stale":true'
     payload = b'{"pubkey":"%b",%b,"account":%b}' % (pubkey.encode(), beside.encode(), account_json)
     return Message(text_frame(payload), pubkey, answers)
+
+
+def past_payload(pubkey: str, account_json: bytes, event: str = "") -> bytes:
+    """Return what tells a client an update that it missed, from history; `event` as in docs/protocol.md."""
+    beside = f',"event":"{event}"' if event else ""
+    return b'{"pubkey":"%b","source":"database"%b,"account":%b}' % (pubkey.encode(), beside.encode(), account_json)
 
 
 def answer_message(payload: bytes) -> Message:

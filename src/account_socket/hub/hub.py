@@ -12,11 +12,18 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from account_socket.hub.frames import Message, answer_message, state_message
 from account_socket.hub.outbox import TURN_BYTES, Outbox
+from account_socket.hub.selections import Concern, Selections
+from account_socket.hub.shapers import Shaper
+from account_socket.hub.shapes import Shapes
 from account_socket.hub.snapshots import SharedSnapshots
 from account_socket.model import AccountUpdate, Origin, StoredState
+
+Target: TypeAlias = Outbox | Shaper
+"""Where the states of one client are put."""
 
 MEMORY_BYTES = 128 * 1024 * 1024
 """The most that the newest states kept here may hold."""
@@ -44,7 +51,7 @@ Done = Callable[[Answered], None]
 
 @dataclass(eq=False, slots=True)
 class _Request:
-    outbox: Outbox
+    outbox: Target
     done: Done
     waiting: int = 0
     answered: Answered = field(default_factory=Answered)
@@ -70,6 +77,8 @@ class Hub:
         published_id: the id of the newest update that was published.
         stale: upstream is silent: what is known is told at once, and said to be stale.
         listeners: the clients that asked for notices.
+        selections: what clients select by filter.
+        shapes: makes states in other forms.
     """
 
     def __init__(
@@ -91,10 +100,12 @@ class Hub:
         self._states: OrderedDict[str, StoredState] = OrderedDict()
         self._states_bytes = 0
         self._snapshots = SharedSnapshots()
-        self._subscribers: dict[str, dict[Outbox, None]] = {}
-        self.listeners: dict[Outbox, None] = {}
+        self._subscribers: dict[str, dict[Target, None]] = {}
+        self.listeners: dict[Target, None] = {}
+        self.selections = Selections()
+        self.shapes = Shapes()
         self._waiting: dict[str, list[tuple[_Request, bool]]] = {}
-        self._touched: list[Outbox] = []
+        self._touched: list[Target] = []
         self._turn_bytes = 0
         self._flush_scheduled = False
         self.stale = False
@@ -115,21 +126,39 @@ class Hub:
         if update.origin is not Origin.REREAD or subscribers or waiting or pubkey in self._states:
             # A backfill must not push out what clients ask for.
             self.remember(pubkey, StoredState(update.id, update.account_json))
-        if not subscribers and not waiting:
+        concern = self.selections.concern(update) if self.selections.active else None
+        if not subscribers and not waiting and concern is None:
             return
         message = state_message(pubkey, update.origin.value, update.account_json, event=update.event)
         if subscribers:
             self._fan_out(message, subscribers)
+        if concern is not None:
+            self._tell_selected(message, update, concern)
         if waiting:
             self._answer(pubkey, message)
 
-    def _fan_out(self, message: Message, subscribers: Iterable[Outbox]) -> None:
+    def _tell_selected(self, message: Message, update: AccountUpdate, concern: Concern) -> None:
+        """Send an update to those who select its account and are not sent it by name."""
+        named = self._subscribers.get(update.pubkey, {})
+        waiting = [request.outbox for request, sends in self._waiting.get(update.pubkey, ()) if sends]
+        self._fan_out(message, [each for each in concern.told if each not in named and each not in waiting])
+        if concern.left:
+            covered = {each.client for several in (named, waiting, concern.told) for each in several}
+            for shaper in concern.left:
+                shaper.forget(update.pubkey)
+            left = dict.fromkeys(each.client for each in concern.left if each.client not in covered)
+            if left:
+                self._fan_out(
+                    state_message(update.pubkey, update.origin.value, update.account_json, event="left"), left
+                )
+
+    def _fan_out(self, message: Message, subscribers: Iterable[Target]) -> None:
         touched = self._touched
         before = len(touched)
         count = 0
         for outbox in subscribers:
             pending = outbox.pending
-            if not pending:
+            if not pending:  # a shaper's never is
                 touched.append(outbox)
             pending.append(message)
             count += 1
@@ -156,7 +185,7 @@ class Hub:
 
     # ---- subscriptions -------------------------------------------------------------------------------------
 
-    def subscribe(self, outbox: Outbox, pubkeys: Sequence[str], done: Done) -> None:
+    def subscribe(self, outbox: Target, pubkeys: Sequence[str], done: Done) -> None:
         """
         Subscribe a client to accounts: first their states, then `done`, then every later update.
 
@@ -237,7 +266,7 @@ class Hub:
                 request.answered.foreign.append(pubkey)
             request.settled()
 
-    def unsubscribe(self, outbox: Outbox, pubkeys: Iterable[str]) -> None:
+    def unsubscribe(self, outbox: Target, pubkeys: Iterable[str]) -> None:
         """Stop sending these accounts to a client; without effect for what it is not subscribed to."""
         for pubkey in pubkeys:
             if pubkey not in outbox.pubkeys:
@@ -252,7 +281,7 @@ class Hub:
                 continue
             self._withdraw(outbox, pubkey)
 
-    def _withdraw(self, outbox: Outbox, pubkey: str) -> None:
+    def _withdraw(self, outbox: Target, pubkey: str) -> None:
         waiting = self._waiting.get(pubkey, [])
         gone = [each for each in waiting if each[0].outbox is outbox]
         for each in gone:
@@ -261,7 +290,16 @@ class Hub:
         if not waiting:
             self._waiting.pop(pubkey, None)
 
-    def detach(self, outbox: Outbox) -> None:
+    def hand_over(self, outbox: Outbox, heir: Outbox) -> None:
+        """Send `heir` what `outbox` is subscribed to, in its place; of each account the first state must have come."""
+        for pubkey in outbox.pubkeys:
+            subscribers = self._subscribers[pubkey]
+            del subscribers[outbox]
+            subscribers[heir] = None
+            heir.pubkeys[pubkey] = None
+        outbox.pubkeys.clear()
+
+    def detach(self, outbox: Target) -> None:
         """Forget a client that is gone."""
         self.unsubscribe(outbox, list(outbox.pubkeys))
         self.listeners.pop(outbox, None)
@@ -286,14 +324,14 @@ class Hub:
         """Send one client an answer, behind everything it was sent before."""
         self.send(outbox, answer_message(payload))
 
-    def send(self, outbox: Outbox, message: Message) -> None:
+    def send(self, outbox: Target, message: Message) -> None:
         """Send one client one message, behind everything it was sent before."""
         if not outbox.pending:
             self.touch(outbox)
         outbox.pending.append(message)
         self.messages += 1
 
-    def touch(self, outbox: Outbox) -> None:
+    def touch(self, outbox: Target) -> None:
         """Have `outbox` flushed at the end of this loop turn."""
         self._touched.append(outbox)
         self._wake()

@@ -65,6 +65,8 @@ class Outbox:
         pubkeys: what this client is subscribed to, in the order of subscribing.
         conflated: how many messages were replaced by a newer one of the same key.
         sent: how many messages were taken.
+        every: how many subscriptions of this client ask for every update: then nothing of any account is conflated.
+        lost: such a client is so far behind that something was; it has to go, and resume.
     """
 
     __slots__ = (
@@ -76,7 +78,9 @@ class Outbox:
         "_max_bytes",
         "_next_answer",
         "conflated",
+        "every",
         "flush",
+        "lost",
         "pending",
         "pubkeys",
         "sent",
@@ -89,11 +93,18 @@ class Outbox:
         self.pubkeys: dict[str, None] = {}
         self.conflated = 0
         self.sent = 0
+        self.every = 0
+        self.lost = False
         self._max_bytes = max_bytes
         self._left_over = False
         self._backlog: dict[str | int, Message] = {}
         self._fences = 0
         self._next_answer = 0
+
+    @property
+    def client(self) -> Outbox:
+        """Whose messages these are; as in `Shaper`."""
+        return self
 
     @property
     def waiting(self) -> bool:
@@ -166,6 +177,8 @@ class Outbox:
                 continue
             if key in backlog:
                 self.conflated += 1
+                self.lost |= bool(self.every) and " " not in key  # topics of notices have two words
+                message = message.whole or message  # noqa: PLW2901  (the difference is against what is lost here)
                 if message.answers or not self._fences:
                     del backlog[key]
                 # Where a fence waits, the newer state takes the older one's place: a state comes before its ack.

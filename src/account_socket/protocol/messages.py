@@ -10,11 +10,13 @@ import msgspec
 from solders.pubkey import Pubkey
 
 from account_socket.protocol.codes import ErrorCode
+from account_socket.protocol.refusals import RefusedError, name_type, quote, refuse_unknown_keys
+from account_socket.protocol.resume import Resume, check_covered, take_resume
+from account_socket.protocol.selection import Select, is_numbered, read_select
 
 MAX_PUBKEYS = 1_000
 """The most accounts that one request may name."""
 MAX_ID_CHARACTERS = 128
-MAX_QUOTED_CHARACTERS = 64
 MAX_PUBKEY_CHARACTERS = 44
 """32 bytes are never longer in base58."""
 MAX_BRACES = 256
@@ -25,11 +27,18 @@ Id = str | int
 
 
 class Subscribe(msgspec.Struct, frozen=True, gc=False):
-    """Send the states of these accounts, then every update. `pubkeys` are valid, each once, 1 … 1,000 of them."""
+    """
+    Send the states of these accounts, then every update.
+
+    Attributes:
+        pubkeys: valid, each once, 1 … 1,000 of them.
+        resume: of some of these, send what came after an id in place of the state.
+    """
 
     action: ClassVar[str] = "subscribe"
     id: Id | None
     pubkeys: tuple[str, ...]
+    resume: Resume | None = None
 
 
 class Unsubscribe(msgspec.Struct, frozen=True, gc=False):
@@ -38,6 +47,14 @@ class Unsubscribe(msgspec.Struct, frozen=True, gc=False):
     action: ClassVar[str] = "unsubscribe"
     id: Id | None
     pubkeys: tuple[str, ...]
+
+
+class Deselect(msgspec.Struct, frozen=True, gc=False):
+    """End the numbered subscription `sub`."""
+
+    action: ClassVar[str] = "unsubscribe"
+    id: Id | None
+    sub: int
 
 
 class Ping(msgspec.Struct, frozen=True, gc=False):
@@ -62,17 +79,10 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
     message: str
 
 
-Request = Subscribe | Unsubscribe | Ping | ListSubscriptions
+Request = Subscribe | Select | Unsubscribe | Deselect | Ping | ListSubscriptions
 
 
 # ---- reading -----------------------------------------------------------------------------------------------
-
-
-class _RefusedError(Exception):
-    def __init__(self, code: ErrorCode, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
 
 
 def parse(text: str) -> Request | Refusal:
@@ -91,7 +101,7 @@ def parse(text: str) -> Request | Refusal:
         fields = _read_object(text)
         request_id = _read_id(fields)
         return _read_request(fields, request_id)
-    except _RefusedError as refused:
+    except RefusedError as refused:
         return Refusal(request_id, refused.code, refused.message)
 
 
@@ -105,7 +115,7 @@ def _note_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise _RefusedError(ErrorCode.INVALID_JSON, f"{name} is not JSON; send a number, a string or null")
+    raise RefusedError(ErrorCode.INVALID_JSON, f"{name} is not JSON; send a number, a string or null")
 
 
 # The standard library's decoder, as it alone lets a repeated key be seen.
@@ -114,21 +124,21 @@ _decode_json = json.JSONDecoder(object_pairs_hook=_note_repeats, parse_constant=
 
 def _read_object(text: str) -> dict[str, Any]:
     if text.count("{") > MAX_BRACES:
-        raise _RefusedError(ErrorCode.INVALID_MESSAGE, "too many objects in one message; send one flat JSON object")
+        raise RefusedError(ErrorCode.INVALID_MESSAGE, "too many objects in one message; send one flat JSON object")
     try:
         value = _decode_json(text)
     except json.JSONDecodeError as error:
         message = f"not JSON: {error.msg} at character {error.pos}; send one JSON object"
-        raise _RefusedError(ErrorCode.INVALID_JSON, message) from None
+        raise RefusedError(ErrorCode.INVALID_JSON, message) from None
     except RecursionError:
-        raise _RefusedError(ErrorCode.INVALID_JSON, "nested too deeply; send one flat JSON object") from None
+        raise RefusedError(ErrorCode.INVALID_JSON, "nested too deeply; send one flat JSON object") from None
     except ValueError:  # CPython refuses to read integers of more than 4,300 digits
-        raise _RefusedError(ErrorCode.INVALID_JSON, "a number has too many digits") from None
+        raise RefusedError(ErrorCode.INVALID_JSON, "a number has too many digits") from None
     if not isinstance(value, dict):
-        message = f"a message is one JSON object, not {_name_type(value)}"
-        raise _RefusedError(ErrorCode.INVALID_MESSAGE, message)
+        message = f"a message is one JSON object, not {name_type(value)}"
+        raise RefusedError(ErrorCode.INVALID_MESSAGE, message)
     if isinstance(value, _Repeating):
-        raise _RefusedError(ErrorCode.INVALID_MESSAGE, "a key appears twice in one object; send each key once")
+        raise RefusedError(ErrorCode.INVALID_MESSAGE, "a key appears twice in one object; send each key once")
     return value
 
 
@@ -139,57 +149,75 @@ def _read_id(fields: dict[str, Any]) -> Id | None:
     if isinstance(value, str):
         if len(value) > MAX_ID_CHARACTERS:
             message = f"id is longer than {MAX_ID_CHARACTERS} characters; send a shorter one"
-            raise _RefusedError(ErrorCode.INVALID_MESSAGE, message)
+            raise RefusedError(ErrorCode.INVALID_MESSAGE, message)
         if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-            raise _RefusedError(ErrorCode.INVALID_MESSAGE, "id holds half a surrogate pair; send valid Unicode")
+            raise RefusedError(ErrorCode.INVALID_MESSAGE, "id holds half a surrogate pair; send valid Unicode")
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         if not -(2**63) <= value < 2**64:
-            raise _RefusedError(ErrorCode.INVALID_MESSAGE, "id does not fit 64 bits; send a string instead")
+            raise RefusedError(ErrorCode.INVALID_MESSAGE, "id does not fit 64 bits; send a string instead")
         return value
-    raise _RefusedError(ErrorCode.INVALID_MESSAGE, f"id must be a string or an integer, not {_name_type(value)}")
+    raise RefusedError(ErrorCode.INVALID_MESSAGE, f"id must be a string or an integer, not {name_type(value)}")
 
 
 def _read_request(fields: dict[str, Any], id: Id | None) -> Request:
     action = fields.get("action")
     if not isinstance(action, str):
-        found = _name_type(action) if "action" in fields else "missing"
+        found = name_type(action) if "action" in fields else "missing"
         message = f"action must be one of {_ACTIONS}, not {found}"
-        raise _RefusedError(ErrorCode.INVALID_MESSAGE, message)
+        raise RefusedError(ErrorCode.INVALID_MESSAGE, message)
     match action:
         case "subscribe":
-            return Subscribe(id, _read_pubkeys(fields))
+            return _read_subscribe(fields, id)
         case "unsubscribe":
-            return Unsubscribe(id, _read_pubkeys(fields))
+            return _read_unsubscribe(fields, id)
         case "ping":
-            _refuse_unknown_keys(fields, {"action", "id"})
+            refuse_unknown_keys(fields, {"action", "id"})
             return Ping(id)
         case "list":
-            _refuse_unknown_keys(fields, {"action", "id"})
+            refuse_unknown_keys(fields, {"action", "id"})
             return ListSubscriptions(id)
-    raise _RefusedError(ErrorCode.UNKNOWN_ACTION, f"unknown action {_quote(action)}; send one of {_ACTIONS}")
+    raise RefusedError(ErrorCode.UNKNOWN_ACTION, f"unknown action {quote(action)}; send one of {_ACTIONS}")
+
+
+def _read_unsubscribe(fields: dict[str, Any], id: Id | None) -> Unsubscribe | Deselect:
+    if "sub" not in fields or ("pubkey" in fields and "id" not in fields):
+        return Unsubscribe(id, _read_pubkeys(fields))
+    refuse_unknown_keys(fields, {"action", "id", "sub"})
+    sub = fields["sub"]
+    if type(sub) is not int:
+        message = f"sub must be the number of a subscription, not {name_type(sub)}"
+        raise RefusedError(ErrorCode.INVALID_MESSAGE, message)
+    return Deselect(id, sub)
+
+
+def _read_subscribe(fields: dict[str, Any], id: Id | None) -> Subscribe | Select:
+    if "pubkey" in fields and "id" not in fields:  # the oldest form, whose other keys were never looked at
+        return Subscribe(id, _read_pubkeys(fields))
+    if is_numbered(fields):
+        named: dict[str, Any] = {key: fields[key] for key in ("id", "pubkey", "pubkeys") if key in fields}
+        pubkeys = _read_pubkeys(named) if named.keys() & {"pubkey", "pubkeys"} else ()
+        return read_select(fields, id, pubkeys)
+    resume = take_resume(fields)
+    pubkeys = _read_pubkeys(fields)
+    if resume is not None:
+        check_covered(resume, pubkeys)
+    return Subscribe(id, pubkeys, resume)
 
 
 _ACTIONS = "subscribe, unsubscribe, ping, list"
 
 
-def _refuse_unknown_keys(fields: dict[str, Any], known: set[str]) -> None:
-    for key in fields:
-        if key not in known:
-            message = f"unknown key {_quote(key)}; send only {', '.join(sorted(known))}"
-            raise _RefusedError(ErrorCode.INVALID_MESSAGE, message)
-
-
 def _read_pubkeys(fields: dict[str, Any]) -> tuple[str, ...]:
     if "pubkeys" in fields:
         if "pubkey" in fields:
-            raise _RefusedError(ErrorCode.INVALID_MESSAGE, "send either pubkey or pubkeys, not both")
-        _refuse_unknown_keys(fields, {"action", "id", "pubkeys"})
+            raise RefusedError(ErrorCode.INVALID_MESSAGE, "send either pubkey or pubkeys, not both")
+        refuse_unknown_keys(fields, {"action", "id", "pubkeys"})
         return _read_pubkey_list(fields["pubkeys"])
     if "pubkey" not in fields:
-        raise _RefusedError(ErrorCode.INVALID_MESSAGE, "name the account in pubkey, or several in pubkeys")
+        raise RefusedError(ErrorCode.INVALID_MESSAGE, "name the account in pubkey, or several in pubkeys")
     if "id" in fields:  # without it this is the oldest form of a request, whose other keys were never looked at
-        _refuse_unknown_keys(fields, {"action", "id", "pubkey"})
+        refuse_unknown_keys(fields, {"action", "id", "pubkey"})
     pubkey = fields["pubkey"]
     _check_pubkey(pubkey, "pubkey")
     return (pubkey,)
@@ -197,13 +225,13 @@ def _read_pubkeys(fields: dict[str, Any]) -> tuple[str, ...]:
 
 def _read_pubkey_list(pubkeys: Any) -> tuple[str, ...]:
     if not isinstance(pubkeys, list):
-        message = f"pubkeys must be an array of strings, not {_name_type(pubkeys)}"
-        raise _RefusedError(ErrorCode.INVALID_MESSAGE, message)
+        message = f"pubkeys must be an array of strings, not {name_type(pubkeys)}"
+        raise RefusedError(ErrorCode.INVALID_MESSAGE, message)
     if not pubkeys:
-        raise _RefusedError(ErrorCode.INVALID_MESSAGE, "pubkeys is empty; name at least one account")
+        raise RefusedError(ErrorCode.INVALID_MESSAGE, "pubkeys is empty; name at least one account")
     if len(pubkeys) > MAX_PUBKEYS:
         message = f"pubkeys holds {len(pubkeys)} keys; send at most {MAX_PUBKEYS} a request"
-        raise _RefusedError(ErrorCode.INVALID_MESSAGE, message)
+        raise RefusedError(ErrorCode.INVALID_MESSAGE, message)
     for index, pubkey in enumerate(pubkeys):
         _check_pubkey(pubkey, f"pubkeys[{index}]")
     return tuple(dict.fromkeys(pubkeys))
@@ -211,10 +239,10 @@ def _read_pubkey_list(pubkeys: Any) -> tuple[str, ...]:
 
 def _check_pubkey(pubkey: Any, where: str) -> None:
     if not isinstance(pubkey, str):
-        raise _RefusedError(ErrorCode.INVALID_MESSAGE, f"{where} must be a string, not {_name_type(pubkey)}")
+        raise RefusedError(ErrorCode.INVALID_MESSAGE, f"{where} must be a string, not {name_type(pubkey)}")
     if not is_pubkey(pubkey):
-        message = f"{_quote(pubkey)} is not a base58 public key of 32 bytes"
-        raise _RefusedError(ErrorCode.INVALID_PUBKEY, message)
+        message = f"{quote(pubkey)} is not a base58 public key of 32 bytes"
+        raise RefusedError(ErrorCode.INVALID_PUBKEY, message)
 
 
 def is_pubkey(text: str) -> bool:
@@ -226,30 +254,6 @@ def is_pubkey(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-_TYPE_NAMES: dict[type, str] = {
-    dict: "an object",
-    _Repeating: "an object",
-    list: "an array",
-    str: "a string",
-    int: "an integer",
-    float: "a fraction",
-    bool: "a boolean",
-    type(None): "null",
-}
-
-
-def _name_type(value: Any) -> str:
-    return _TYPE_NAMES[type(value)]
-
-
-def _quote(text: str) -> str:
-    """Return `text` in quotes, escaped and shortened, so that it is safe in any answer, log or terminal."""
-    quoted = ascii(text[:MAX_QUOTED_CHARACTERS])
-    if len(text) > MAX_QUOTED_CHARACTERS or len(quoted) > MAX_QUOTED_CHARACTERS:
-        return quoted[: MAX_QUOTED_CHARACTERS - 4] + "...'"
-    return quoted
 
 
 # ---- answering ---------------------------------------------------------------------------------------------
@@ -264,6 +268,21 @@ class _Ack(msgspec.Struct, tag="ack", tag_field="type", gc=False):
     found: Sequence[str]
     foreign: Sequence[str]
     stale: bool | msgspec.UnsetType = msgspec.UNSET
+    recovered: bool | msgspec.UnsetType = msgspec.UNSET
+    unrecovered: Sequence[str] | msgspec.UnsetType = msgspec.UNSET
+    sub: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class _SelectAck(msgspec.Struct, tag="ack", tag_field="type", gc=False):
+    id: Id
+    action: str
+    epoch: str
+    sub: int
+
+
+class _SnapshotEnd(msgspec.Struct, tag="snapshot_end", tag_field="type", gc=False):
+    sub: int
+    count: int
 
 
 class _UnsubscribeAck(msgspec.Struct, tag="ack", tag_field="type", gc=False):
@@ -285,7 +304,19 @@ class _Pong(msgspec.Struct, tag="pong", tag_field="type", gc=False):
 class _Subscriptions(msgspec.Struct, tag="subscriptions", tag_field="type", gc=False):
     id: _MaybeId
     pubkeys: Sequence[str]
+    subs: Sequence[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
 
+
+ANSWERS: dict[str, type[msgspec.Struct]] = {
+    "ack": _Ack,
+    "select_ack": _SelectAck,
+    "snapshot_end": _SnapshotEnd,
+    "unsubscribe_ack": _UnsubscribeAck,
+    "error": _Error,
+    "pong": _Pong,
+    "subscriptions": _Subscriptions,
+}
+"""The types of all answers, for /asyncapi.json."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -294,7 +325,16 @@ def _maybe(id: Id | None) -> _MaybeId:
     return msgspec.UNSET if id is None else id
 
 
-def subscribe_ack(id: Id, epoch: str, found: Sequence[str], foreign: Sequence[str], *, stale: bool = False) -> bytes:
+def subscribe_ack(
+    id: Id,
+    epoch: str,
+    found: Sequence[str],
+    foreign: Sequence[str],
+    *,
+    stale: bool = False,
+    unrecovered: Sequence[str] | None = None,
+    sub: int | None = None,
+) -> bytes:
     """
     Return the ack of a subscribe request.
 
@@ -302,8 +342,33 @@ def subscribe_ack(id: Id, epoch: str, found: Sequence[str], foreign: Sequence[st
         found: the accounts that have a state.
         foreign: those that belong to another program.
         stale: a state that was sent may not be the newest.
+        unrecovered: of a client that resumes, the accounts of which it could not; None: it does not resume.
+        sub: the number of the subscription, if it has one.
     """
-    return _encode(_Ack(id, Subscribe.action, epoch, found, foreign, stale or msgspec.UNSET))
+    recovered = msgspec.UNSET if unrecovered is None else not unrecovered
+    return _encode(
+        _Ack(
+            id,
+            Subscribe.action,
+            epoch,
+            found,
+            foreign,
+            stale or msgspec.UNSET,
+            recovered,
+            unrecovered or msgspec.UNSET,
+            msgspec.UNSET if sub is None else sub,
+        )
+    )
+
+
+def select_ack(id: Id, epoch: str, sub: int) -> bytes:
+    """Return the ack of a subscription by filter."""
+    return _encode(_SelectAck(id, Select.action, epoch, sub))
+
+
+def snapshot_end(sub: int, count: int) -> bytes:
+    """Return what follows the last of the `count` states that were there before a subscription by filter."""
+    return _encode(_SnapshotEnd(sub, count))
 
 
 def unsubscribe_ack(id: Id, epoch: str) -> bytes:
@@ -321,6 +386,6 @@ def pong(id: Id | None) -> bytes:
     return _encode(_Pong(_maybe(id)))
 
 
-def subscriptions(id: Id | None, pubkeys: Sequence[str]) -> bytes:
-    """Return the answer to a list request."""
-    return _encode(_Subscriptions(_maybe(id), pubkeys))
+def subscriptions(id: Id | None, pubkeys: Sequence[str], subs: Sequence[dict[str, Any]] = ()) -> bytes:
+    """Return the answer to a list request; `subs` are the numbered ones."""
+    return _encode(_Subscriptions(_maybe(id), pubkeys, subs or msgspec.UNSET))

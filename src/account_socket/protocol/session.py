@@ -9,18 +9,28 @@ like that, without once pausing for a second, is disconnected after a time or a 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import msgspec
 
 from account_socket.protocol import messages
 from account_socket.protocol.codes import Close, ErrorCode
-from account_socket.protocol.messages import ListSubscriptions, Ping, Refusal, Request, Subscribe, Unsubscribe
+from account_socket.protocol.messages import (
+    Deselect,
+    ListSubscriptions,
+    Ping,
+    Refusal,
+    Subscribe,
+    Unsubscribe,
+)
+from account_socket.protocol.selection import Select
 
 LIMITED_SECONDS = 10.0
 LIMITED_FRAMES = 2_000
 """How long, and how many refused frames long, a client may go on without a pause while it is rate limited."""
+MAX_NUMBERED_CHARACTERS = 4 * 1024 * 1024
+"""How long all requests of a connection's numbered subscriptions together may be: they are kept."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,14 @@ class Disconnect(msgspec.Struct, frozen=True):
     close: Close
 
 
-Action = Subscribe | Unsubscribe | Answer | Disconnect
+class Begin(msgspec.Struct, frozen=True, gc=False):
+    """Begin a subscription with the number `sub`."""
+
+    sub: int
+    request: Select
+
+
+Action = Subscribe | Begin | Unsubscribe | Deselect | Answer | Disconnect
 
 
 class Session:
@@ -66,11 +83,40 @@ class Session:
         requests: how many texts were received.
     """
 
-    __slots__ = ("_limited_since", "_limits", "_refilled_at", "_refused", "_tally", "_tokens", "requests")
+    __slots__ = (
+        "_characters",
+        "_check",
+        "_last_sub",
+        "_limited_since",
+        "_limits",
+        "_numbered",
+        "_refilled_at",
+        "_refused",
+        "_tally",
+        "_tokens",
+        "_weight",
+        "requests",
+    )
 
-    def __init__(self, limits: RequestLimits, tally: Tally, *, now: float) -> None:
-        """`now` here and below: seconds of any clock that never goes back."""
+    def __init__(
+        self,
+        limits: RequestLimits,
+        tally: Tally,
+        *,
+        now: float,
+        check: Callable[[Select], str | None] = lambda _: None,
+    ) -> None:
+        """
+        Args:
+            now: here and below, seconds of any clock that never goes back.
+            check: says what in a numbered subscription names nothing there is.
+        """
         self.requests = 0
+        self._check = check
+        self._numbered: dict[int, tuple[Select, int]] = {}
+        self._last_sub = 0
+        self._weight = 0
+        self._characters = 0
         self._limits = limits
         self._tally = tally
         self._tokens = float(limits.burst)
@@ -97,6 +143,8 @@ class Session:
             return self._refuse(Refusal(request.id, ErrorCode.RATE_LIMITED, message))
         if isinstance(request, Refusal):
             return self._refuse(request)
+        if isinstance(request, Select):
+            return self._number(request, len(text), subscribed)
         return self._decide(request, subscribed)
 
     def receive_other(self, *, now: float) -> Disconnect | None:
@@ -105,9 +153,39 @@ class Session:
             return None
         return Disconnect(Close.RATE_LIMITED)
 
-    def _decide(self, request: Request, subscribed: Collection[str]) -> Action:
+    def _number(self, request: Select, characters: int, subscribed: Collection[str]) -> Action:
+        """Give a subscription its number, if it is within the limits; `characters` is how long its request is."""
+        self._tally.requests[request.action] += 1
+        wrong = self._check(request)
+        if wrong is not None:
+            return self._refuse(Refusal(request.id, ErrorCode.INVALID_FILTER, wrong))
+        held, limit = len(subscribed) + self._weight, self._limits.max_subscriptions
+        if held + request.weight > limit:
+            return self._refuse_more(request.id, held, request.weight)
+        if self._characters + characters > MAX_NUMBERED_CHARACTERS:
+            message = "the numbered subscriptions of this connection are too long together; unsubscribe from some"
+            return self._refuse(Refusal(request.id, ErrorCode.TOO_MANY_SUBSCRIPTIONS, message))
+        self._last_sub += 1
+        self._numbered[self._last_sub] = request, characters
+        self._weight += request.weight
+        self._characters += characters
+        return Begin(self._last_sub, request)
+
+    def _forget(self, request: Deselect) -> Action:
+        if request.sub not in self._numbered:
+            return Unsubscribe(request.id, ())
+        select, characters = self._numbered.pop(request.sub)
+        self._weight -= select.weight
+        self._characters -= characters
+        return request
+
+    def _decide(
+        self, request: Subscribe | Unsubscribe | Deselect | Ping | ListSubscriptions, subscribed: Collection[str]
+    ) -> Action:
         self._tally.requests[request.action] += 1
         match request:
+            case Deselect():
+                return self._forget(request)
             case Subscribe():
                 return self._within_limit(request, subscribed)
             case Unsubscribe():
@@ -115,15 +193,20 @@ class Session:
             case Ping(id):
                 return Answer(messages.pong(id))
             case ListSubscriptions(id):
-                return Answer(messages.subscriptions(id, list(subscribed)))
+                subs = [select.told(sub) for sub, (select, _) in self._numbered.items()]
+                return Answer(messages.subscriptions(id, list(subscribed), subs))
 
     def _within_limit(self, request: Subscribe, subscribed: Collection[str]) -> Action:
-        limit = self._limits.max_subscriptions
+        held = len(subscribed) + self._weight
         new = sum(pubkey not in subscribed for pubkey in request.pubkeys)
-        if new == 0 or len(subscribed) + new <= limit:
+        if new == 0 or held + new <= self._limits.max_subscriptions:
             return request
-        message = f"{len(subscribed)} subscriptions and {new} new ones are more than {limit}; unsubscribe from some"
-        return self._refuse(Refusal(request.id, ErrorCode.TOO_MANY_SUBSCRIPTIONS, message))
+        return self._refuse_more(request.id, held, new)
+
+    def _refuse_more(self, id: messages.Id | None, held: int, new: int) -> Answer:
+        limit = self._limits.max_subscriptions
+        message = f"{held} subscriptions and {new} new ones are more than {limit}; unsubscribe from some"
+        return self._refuse(Refusal(id, ErrorCode.TOO_MANY_SUBSCRIPTIONS, message))
 
     def _refuse(self, refusal: Refusal) -> Answer:
         self._tally.errors[refusal.code] += 1

@@ -46,6 +46,9 @@ class _Gap(msgspec.Struct, tag="gap", tag_field="type", gc=False):
     error: str | msgspec.UnsetType
 
 
+NOTICES: dict[str, type[msgspec.Struct]] = {"status": _Status, "commitment": _Commitment, "gap": _Gap}
+"""The types of all frames, for /asyncapi.json."""
+
 _encode = msgspec.json.Encoder().encode
 
 

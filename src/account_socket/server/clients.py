@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 from time import monotonic
@@ -10,10 +11,15 @@ from typing import Protocol
 from account_socket.hub.compression import Compressor
 from account_socket.hub.hub import Hub
 from account_socket.hub.outbox import Batch, Outbox
+from account_socket.hub.shapers import Rates
 from account_socket.protocol.codes import ABNORMAL_CLOSURE, Close
+from account_socket.protocol.selection import Select
 from account_socket.protocol.session import Tally
+from account_socket.server.catching_up import Past
 from account_socket.server.deadlines import Deadlines
+from account_socket.server.filter_check import find_unknown
 from account_socket.server.limits import Limits
+from account_socket.server.state_pages import StatePages
 from account_socket.server.turns import InputTurns
 
 SWEEP_LIMIT = 128
@@ -55,6 +61,9 @@ class Clients:
         sockets: everything connected to the port, HTTP included.
         tally: what the clients asked, and which errors they were answered.
         closes: how many connections ended with each close code; codes that only clients use count as "other".
+        past: what clients that resume are told from; None: there is none.
+        pages: tells what was there before a subscription by filter; None: nothing was.
+        rates: the time of all that is told at most so often.
         turns: the share of each loop turn that clients' input has.
         batch, compressed_batch: what clients are written alike in one turn, as it is and compressed.
         compressor: makes the frames of the latter.
@@ -72,6 +81,9 @@ class Clients:
         self.tally = Tally()
         self.closes: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
+        self.past: Past | None = None
+        self.pages: StatePages | None = None
+        self.rates = Rates(lambda seconds, act: asyncio.get_running_loop().call_later(seconds, act), monotonic)
         self.turns = InputTurns()
         self.batch = Batch()
         self.compressor = Compressor(monotonic)
@@ -91,6 +103,10 @@ class Clients:
             (self.closing, lambda connection: connection.abort()),
             (self.slow_closing, lambda connection: connection.abort()),
         )
+
+    def find_unknown(self, select: Select) -> str | None:
+        """Return what in a numbered subscription names nothing there is, or None."""
+        return None if self.past is None else find_unknown(select, self.past.reads.fields)
 
     # ---- coming and going ----------------------------------------------------------------------------------
 

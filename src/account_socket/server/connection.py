@@ -28,9 +28,12 @@ from account_socket.hub.hub import Answered
 from account_socket.hub.outbox import TURN_BYTES, Outbox
 from account_socket.protocol import messages
 from account_socket.protocol.codes import ABNORMAL_CLOSURE, Close
-from account_socket.protocol.messages import Id, Subscribe, Unsubscribe
-from account_socket.protocol.session import Action, Answer, Disconnect, Session
+from account_socket.protocol.messages import Deselect, Id, Subscribe, Unsubscribe
+from account_socket.protocol.resume import Resume
+from account_socket.protocol.session import Action, Answer, Begin, Disconnect, Session
 from account_socket.server.clients import Clients
+from account_socket.server.resuming import Resumer
+from account_socket.server.selecting import Selecting
 
 MAX_MESSAGE_BYTES = 64 * 1024
 SLICE_BYTES = 256
@@ -65,7 +68,9 @@ class Connection(asyncio.Protocol):
         "_protocol",
         "_reading",
         "_reading_on",
+        "_resumer",
         "_room",
+        "_selecting",
         "_session",
         "_transport",
         "_unread",
@@ -87,7 +92,7 @@ class Connection(asyncio.Protocol):
         self._clients = clients
         self._wants_status = wants_status
         self._protocol = protocol
-        self._session = Session(clients.limits.requests, clients.tally, now=now)
+        self._session = Session(clients.limits.requests, clients.tally, now=now, check=clients.find_unknown)
         self._opened_at = now
         self._fragments: bytearray | None = None
         self._frames: list[Event] = []
@@ -95,6 +100,8 @@ class Connection(asyncio.Protocol):
         self._room = 0
         self._reading = True
         self._reading_on = False
+        self._resumer: Resumer | None = None
+        self._selecting: Selecting | None = None
         self._writable = True
         self._closing = False
 
@@ -256,17 +263,37 @@ class Connection(asyncio.Protocol):
     def _act(self, action: Action) -> None:
         hub = self._clients.hub
         match action:
+            case Subscribe(resume=Resume()):
+                self._resume(action)
             case Subscribe(id, pubkeys):
                 hub.subscribe(self.outbox, pubkeys, partial(self._subscribed, id))
             case Unsubscribe(id, pubkeys):
+                if self._resumer is not None:
+                    self._resumer.drop(pubkeys)
                 hub.unsubscribe(self.outbox, pubkeys)
                 if id is not None:
                     hub.answer(self.outbox, messages.unsubscribe_ack(id, self._clients.epoch))
+            case Begin() | Deselect():
+                self._select(action)
             case Answer(payload):
                 self._room -= len(payload)
                 hub.answer(self.outbox, payload)
             case Disconnect(close):
                 self.close(close)
+
+    def _select(self, action: Begin | Deselect) -> None:
+        if self._selecting is None:
+            self._selecting = Selecting(self, self._clients)
+        if isinstance(action, Begin):
+            self._selecting.begin(action.sub, action.request)
+        else:
+            self._selecting.drop(action)
+
+    def _resume(self, request: Subscribe) -> None:
+        if self._resumer is None:
+            clients = self._clients
+            self._resumer = Resumer(self, clients.hub, clients.epoch, clients.past, clients.limits.outbox_max_bytes)
+        self._resumer.add(request)
 
     def _subscribed(self, id: Id | None, answered: Answered) -> None:
         if id is not None and not self._closing:
@@ -283,8 +310,13 @@ class Connection(asyncio.Protocol):
         try:
             if self._writable and self._reading and (data := self.outbox.take_at_once()):
                 self._transport.write(data)
+                if self._resumer is not None:
+                    self._resumer.wake()
                 return
             self._write_pending()
+            if self.outbox.lost:
+                self.close(Close.SLOW_CONSUMER)
+                return
         except Exception:  # the clients behind this one in the turn must not suffer
             log.exception("client flush failed", conn=self.number)
             self.abort()
@@ -294,6 +326,8 @@ class Connection(asyncio.Protocol):
             self._regulate_reading()
         elif not self._reading:
             self._read_on()
+        if self._resumer is not None:
+            self._resumer.wake()
 
     def ping(self) -> bool:
         """Ask for a pong, unless the client is above high water; return whether it was asked."""
@@ -317,6 +351,8 @@ class Connection(asyncio.Protocol):
             self._clients.hub.touch(self.outbox)
         else:
             self._read_on()
+        if self._resumer is not None:
+            self._resumer.wake()
 
     def _send_library_output(self) -> None:
         output = self._protocol.data_to_send()
@@ -355,15 +391,34 @@ class Connection(asyncio.Protocol):
         """Whether the client keeps up but has not been written everything yet."""
         return self._writable and not self._closing and bool(self.outbox.backlog or self.outbox.pending)
 
+    @property
+    def takes_more(self) -> bool:
+        """Whether the client was written everything so far."""
+        return self._writable and not self.outbox.waiting
+
     def _conclude(self, *, slow: bool = False) -> None:
         if self._closing:
             return
         self._write_pending()
         self._send_library_output()
         self._closing = True
+        self._end_parts()
         self._clients.hub.detach(self.outbox)
         self._clients.leave(self, slow=slow)
         self._regulate_reading()
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing is sent any more."""
+        return self._closing
+
+    def _end_parts(self) -> None:
+        if self._selecting is not None:
+            self._selecting.end()
+            self._selecting = None
+        if self._resumer is not None:
+            self._resumer.end()
+            self._resumer = None
 
     def _write_pending(self) -> None:
         frames = self.outbox.take(writable=self._writable)
@@ -385,6 +440,7 @@ class Connection(asyncio.Protocol):
         self._closing = True
         self._unread = b""
         self._frames = []
+        self._end_parts()
         self._clients.hub.detach(self.outbox)
         code, reason = self._outcome()
         admitted = self in self._clients.connections

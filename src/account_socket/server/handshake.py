@@ -22,6 +22,8 @@ WINDOW_BITS = 15
 
 _UPGRADE = re.compile(rb"\nupgrade[ \t]*:[^\r\n]*websocket", re.IGNORECASE)
 _WEBSOCKET_PATH = re.compile(r"/ws(?:/|$)")
+_HTTP_PATH = re.compile(r"/(?:v1|healthz|readyz|metrics|\w+\.json)(?:/|$)")
+"""Where there is something else: who upgrades there is mistaken."""
 
 
 def head_end(data: bytes | bytearray) -> int:
@@ -34,13 +36,22 @@ def may_be_http(data: bytes | bytearray) -> bool:
     return not data or data[:1].isupper()
 
 
-def is_upgrade(head: bytes) -> bool:
-    """Return whether a request head asks for WebSocket on a path of ours."""
+def is_upgrade(head: bytes, *, anywhere: bool = False) -> bool:
+    """Return whether a request head asks for WebSocket on a path of ours, or `anywhere` where nothing else is."""
     line = head.split(b"\r\n", 1)[0].split(b" ")
     if len(line) != 3:
         return False
-    path = line[1].decode("latin-1").split("?", 1)[0]
-    return _WEBSOCKET_PATH.match(path) is not None and _UPGRADE.search(head) is not None
+    ours = is_native(head) or (anywhere and not _HTTP_PATH.match(_path(head)))
+    return ours and _UPGRADE.search(head) is not None
+
+
+def is_native(head: bytes) -> bool:
+    """Return whether the path of a request head is one where our own dialect is spoken, and not Solana's."""
+    return _WEBSOCKET_PATH.match(_path(head)) is not None
+
+
+def _path(head: bytes) -> str:
+    return head.split(b" ", 2)[1].decode("latin-1").split("?", 1)[0]
 
 
 def asks_for_status(head: bytes) -> bool:

@@ -9,10 +9,11 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from account_socket.metrics import Metrics
-from account_socket.server.handshake import error_body
+from account_socket.server.handshake import MAX_HEAD_BYTES, error_body
 from account_socket.server.token_bucket import TokenBucket
 
 MAX_BODY_BYTES = 64 * 1024
@@ -33,6 +34,7 @@ _CODES = {
     413: "payload_too_large",
     426: "upgrade_required",
     429: "rate_limited",
+    431: "head_too_large",
     500: "internal",
     503: "unavailable",
 }
@@ -121,6 +123,7 @@ class HttpProtocol(RequestHandler):
             server,
             loop=asyncio.get_running_loop(),
             keepalive_timeout=head_seconds,
+            max_line_size=MAX_HEAD_BYTES,
             access_log=None,  # type: ignore[arg-type]  # the signature forgets what its body allows
             lingering_time=linger_seconds,
             logger=log,
@@ -151,10 +154,13 @@ class HttpProtocol(RequestHandler):
         """Answer what no handler could answer (aiohttp)."""
         if request.writer.output_size > 0:
             raise ConnectionError("part of the answer was sent already")
+        del message  # quotes the client's bytes at any length
+        explained = "the request is not well formed HTTP/1.1"
         if status >= 500:
             log.error("request handling failed", exc_info=exc)
-        explained = "internal error" if status >= 500 else "the request is not well formed HTTP/1.1"
-        del message  # quotes the client's bytes at any length
+            explained = "internal error"
+        elif isinstance(exc, LineTooLong):
+            status, explained = 431, "a line of the request head is too long"
         response = error_response(status, explained, {"Server": SERVER_NAME})
         response.force_close()
         return response

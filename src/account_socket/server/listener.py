@@ -10,19 +10,24 @@ from typing import cast
 
 import structlog
 from aiohttp import web
+from websockets.server import ServerProtocol
 
 from account_socket.hub.hub import Hub
 from account_socket.hub.outbox import Outbox
 from account_socket.metrics import Histogram, Metrics
 from account_socket.protocol.codes import Close
 from account_socket.server import handshake
+from account_socket.server.catching_up import Past
 from account_socket.server.clients import SWEEP_LIMIT, Clients
 from account_socket.server.connection import MAX_MESSAGE_BYTES, Connection, library_log
 from account_socket.server.deadlines import Deadlines
 from account_socket.server.http import HttpProtocol, Readiness, error_response, make_app
 from account_socket.server.limits import Limits
 from account_socket.server.rest import add_rest
-from account_socket.server.rest_reading import Reads
+from account_socket.server.rest_reading import Reads, StoreReading
+from account_socket.server.solana_connection import SolanaConnection
+from account_socket.server.solana_http import Solana
+from account_socket.server.state_pages import StatePages
 from account_socket.server.token_bucket import TokenBucket
 
 BACKLOG = 4096
@@ -32,6 +37,8 @@ TICK_SECONDS = 0.25
 BUSY_TICK_SECONDS = 0.005
 BLOCKED_SECONDS = 0.5
 """A loop later than this is told of in the log."""
+RESUMING_SECONDS = 30.0
+"""How long a read of what a client missed may wait and take: after a restart, all come back at once."""
 DRAIN_POLL_SECONDS = 0.01
 HTTP_GOODBYE_SECONDS = 1.0
 
@@ -106,7 +113,7 @@ class Front(asyncio.Protocol):
         if end > handshake.MAX_HEAD_BYTES or (not end and len(self._head) > handshake.MAX_HEAD_BYTES):
             message = f"the request head is over {handshake.MAX_HEAD_BYTES} bytes"
             self._refuse(handshake.plain_response(431, "head_too_large", message))
-        elif end and handshake.is_upgrade(bytes(self._head[:end])):
+        elif end and handshake.is_upgrade(bytes(self._head[:end]), anywhere=self._listener.solana is not None):
             self.upgrade(bytes(self._head[:end]), bytes(self._head[end:]))
         elif end or not handshake.may_be_http(self._head):
             self._serve_http(bytes(self._head))
@@ -129,10 +136,7 @@ class Front(asyncio.Protocol):
             self._refuse(shaken.response)
             return
         self._listener.opened(self)
-        wants_status = handshake.asks_for_status(head)
-        connection = Connection(
-            self._listener.clients, shaken, self._listener.next_number(), wants_status=wants_status
-        )
+        connection = self._listener.make_connection(head, shaken)
         connection.open(self._transport, early)
 
     def release_http(self) -> bytes:
@@ -214,6 +218,7 @@ class Listener:
         metrics: what /metrics shows; the server adds its own.
         greet: see `Clients`.
         reads: what HTTP clients read from; None: they cannot ask for accounts.
+        solana: Solana's dialect, on every path but /ws and by POST; None: it is not spoken.
 
     Attributes:
         clients: the WebSocket clients and their totals.
@@ -233,11 +238,13 @@ class Listener:
         limits: Limits | None = None,
         greet: Callable[[Outbox], None] = lambda _: None,
         reads: Reads | None = None,
+        solana: Solana | None = None,
     ) -> None:
         self._host = host
         self._requested_port = port
         self._limits = limits or Limits()
         self.compression = self._limits.compression
+        self.solana = solana
         self.clients = Clients(hub, self._limits, epoch, greet)
         self.heads: Deadlines[Front] = Deadlines(self._limits.head_seconds)
         self.farewells: Deadlines[Front] = Deadlines(self._limits.close_seconds)
@@ -249,7 +256,11 @@ class Listener:
         app.router.add_get("/ws", _upgrade_later)
         app.router.add_get("/ws/{tail:.*}", _upgrade_later)
         if reads is not None:
-            add_rest(app, self.clients, reads, metrics, self._take_over)
+            self.clients.past = Past(hub, reads, StoreReading(RESUMING_SECONDS))
+            self.clients.pages = StatePages(hub, reads)
+            add_rest(app, self.clients, self.clients.past, metrics, self._take_over)
+        if solana is not None:
+            solana.add_to(app, self.clients, metrics)
         self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=HTTP_GOODBYE_SECONDS)
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -381,6 +392,14 @@ class Listener:
         limits = self._limits
         budget = TokenBucket(limits.requests, now=monotonic())
         return HttpProtocol(server, budget, head_seconds=limits.head_seconds, linger_seconds=limits.close_seconds)
+
+    def make_connection(self, head: bytes, shaken: ServerProtocol) -> Connection:
+        """Return the client of a handshake that succeeded: one of the dialect that its path stands for."""
+        number = self.next_number()
+        if self.solana is not None and not handshake.is_native(head):
+            solana = self.solana
+            return SolanaConnection(self.clients, shaken, number, feed=solana.feed, known=solana.known)
+        return Connection(self.clients, shaken, number, wants_status=handshake.asks_for_status(head))
 
     def _take_over(self, request: web.Request) -> tuple[asyncio.Transport, int] | None:
         front = _front_of(request)

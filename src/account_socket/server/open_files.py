@@ -15,20 +15,26 @@ RESERVED_FILES = 256
 log = structlog.get_logger("account_socket.server")
 
 
-def within_open_files(limits: Limits) -> Limits:
-    """Raise the soft limit of open files as far as `limits` needs; return what the hard limit leaves of them."""
+def within_open_files(limits: Limits, *, asked: bool) -> Limits:
+    """
+    Raise the soft limit of open files as far as `limits` needs; return what the hard limit leaves of them.
+
+    Args:
+        asked: whether somebody chose the number of connections; else it is told only if less than half is left.
+    """
     wanted = limits.max_sockets + RESERVED_FILES
     allowed = _allow(wanted)
     if allowed >= wanted:
         return limits
     sockets = allowed - min(RESERVED_FILES, allowed // 2)
     connections = min(limits.max_connections, sockets - sockets // 8)
-    log.warning(
-        "too few open files are allowed for MAX_CONNECTIONS",
-        allowed=allowed,
-        max_connections=connections,
-        hint=f"ulimit -n {wanted}, or LimitNOFILE={wanted} in a systemd unit",
-    )
+    if asked or connections < limits.max_connections // 2:
+        log.warning(
+            "too few open files are allowed for MAX_CONNECTIONS",
+            allowed=allowed,
+            max_connections=connections,
+            hint=f"ulimit -n {wanted}, or LimitNOFILE={wanted} in a systemd unit",
+        )
     return replace(limits, max_connections=connections, max_sockets=sockets)
 
 

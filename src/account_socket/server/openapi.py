@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from account_socket import __version__
 from account_socket.protocol.messages import MAX_PUBKEYS
-from account_socket.server.rest_parameters import DEFAULT_LIMIT, MAX_CONDITIONS, MAX_LIMIT
-
-_PUBKEY_PATTERN = "^[1-9A-HJ-NP-Za-km-z]{32,44}$"
-Pubkey = Annotated[str, msgspec.Meta(pattern=_PUBKEY_PATTERN, description="base58 of 32 bytes")]
-Number = Annotated[int, msgspec.Meta(ge=0)]
-
-
-class Account(msgspec.Struct, forbid_unknown_fields=True):
-    """An account's state, as in docs/protocol.md."""
-
-    id: int | None
-    pubkey: Pubkey
-    slot: Number
-    account_type: str
-    owner: Pubkey
-    lamports: Number
-    data_json: dict[str, Any] | None
-    created_at: str
-    prev_id: int | None
-    closed: bool = False
-    signature: str = ""
+from account_socket.server.json_schemas import NUMBER, PUBKEY, Json, components, reference
+from account_socket.server.rest_parameters import (
+    DEFAULT_LIMIT,
+    MAX_CONDITIONS,
+    MAX_LIMIT,
+    MAX_STREAM_PUBKEYS,
+    MAX_VALUE_CHARACTERS,
+    WHERE,
+    Fields,
+)
+from account_socket.server.wire_types import Account, Pubkey, Update
 
 
-class State(msgspec.Struct, forbid_unknown_fields=True):
-    """An account's state and where it came from; `stale` where it may not be the newest."""
+class State(Update, forbid_unknown_fields=True):
+    """The newest state of an account, or that of a past slot; `derived` where it was asked for."""
 
-    pubkey: Pubkey
-    source: Literal["realtime", "cache", "database", "rpc"]
-    account: Account
-    event: str = ""
-    stale: bool = False
     derived: dict[str, Any] | None = None
 
 
@@ -81,118 +67,181 @@ class _Reason(msgspec.Struct, forbid_unknown_fields=True):
     message: str
 
 
+class Health(msgspec.Struct, forbid_unknown_fields=True):
+    """The process is alive."""
+
+    status: Literal["ok"]
+
+
+class Readiness(msgspec.Struct):
+    """Whether clients are served well, and each part: `upstream`, `database`, `cache` …"""
+
+    status: Literal["ok", "degraded", "starting", "stale", "draining"]
+    upstream: dict[str, Any]
+
+
 class Error(msgspec.Struct, forbid_unknown_fields=True):
     """Why a request was refused."""
 
     error: _Reason
 
 
-_TYPES = (State, History, Accounts, Batch, States, Error)
-_Json = dict[str, Any]
+_TYPES = (State, History, Accounts, Batch, States, Error, Health, Readiness)
 
-_INTEGER: _Json = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
-_KEY: _Json = {"type": "string", "pattern": _PUBKEY_PATTERN}
-_LIMIT: _Json = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
-_WHERE: _Json = {
-    "name": "where",
-    "in": "query",
-    "style": "form",
-    "explode": True,
-    "description": "equality on decoded fields: `where.pool_fees.base_fee.mode=RateLimiter`",
-    "schema": {
-        "type": "object",
-        "additionalProperties": {"type": "string"},
-        "propertyNames": {"pattern": "^where\\."},
-        "maxProperties": MAX_CONDITIONS,
-    },
+_LIMIT: Json = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
+_RETRY_AFTER: Json = {
+    "Retry-After": {"description": "in how many seconds to try again", "required": True, "schema": NUMBER}
+}
+_ETAG: Json = {"ETag": {"description": 'W/"epoch-id", of a committed state', "schema": {"type": "string"}}}
+_REFUSALS = {
+    400: "the request cannot be meant",
+    403: "the page's origin may not",
+    404: "there is no such account or past state",
+    413: "the body is over 64 KiB, or the answer over 16 MiB",
+    431: "the head is over 16 KiB",
+    429: "too many requests",
+    503: "cannot be told now",
 }
 
 
-def describe(account_types: tuple[str, ...]) -> bytes:
-    """Return the document as JSON; a list may ask for `account_types`."""
-    _, components = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
-    account_type = {"type": "string", "enum": list(account_types)}
-    pubkey = _parameter("pubkey", _KEY, place="path")
+def describe(fields: Fields) -> bytes:
+    """Return the document as JSON; a list may ask for these fields."""
     document = {
         "openapi": "3.1.0",
-        "info": {"title": "account-socket", "version": __version__, "description": "Decoded Solana accounts."},
-        "components": {"schemas": components},
-        "paths": {
-            "/v1/accounts": {
-                "get": _operation(
-                    "the newest states that fit",
-                    "Accounts",
-                    _parameter("account_type", account_type),
-                    _parameter("owner", _KEY),
-                    _parameter("after", _KEY),
-                    _parameter("limit", _LIMIT),
-                    _WHERE,
-                ),
-                "post": {
-                    **_operation("the newest states of up to 1,000 accounts", "States", refusals=(400, 413, 429, 503)),
-                    "requestBody": {"required": True, "content": _content("Batch")},
-                },
-            },
-            "/v1/accounts/{pubkey}": {
-                "get": _operation(
-                    "the newest state, or that of a past slot",
-                    "State",
-                    pubkey,
-                    _parameter("slot", _INTEGER),
-                    _parameter("derived", {"type": "integer", "enum": [0, 1]}),
-                    _parameter("If-None-Match", {"type": "string"}, place="header"),
-                    refusals=(400, 404, 429, 503),
-                    unchanged=True,
-                )
-            },
-            "/v1/accounts/{pubkey}/history": {
-                "get": _operation(
-                    "updates, newest first",
-                    "History",
-                    pubkey,
-                    _parameter("before_id", _INTEGER),
-                    _parameter("limit", _LIMIT),
-                )
-            },
-            "/v1/stream": {"get": _stream()},
+        "info": {
+            "title": "account-socket",
+            "version": __version__,
+            "description": "Decoded Solana accounts, live. The WebSocket on this port: /asyncapi.json.",
+            "license": {"name": "MIT", "identifier": "MIT"},
         },
+        "servers": [{"url": "/"}],
+        "components": {"schemas": components(_TYPES)},
+        "paths": _accounts(fields) | _service(),
     }
     return msgspec.json.encode(document)
 
 
-def _operation(
-    summary: str,
-    answer: str,
-    *parameters: _Json,
-    refusals: tuple[int, ...] = (400, 429, 503),
-    unchanged: bool = False,
-) -> _Json:
-    responses: _Json = {"200": {"description": summary, "content": _content(answer)}}
-    if unchanged:
-        responses["304"] = {"description": "the client has it"}
-    return {"summary": summary, "parameters": list(parameters), "responses": responses | _refusals(refusals)}
+def _accounts(fields: Fields) -> Json:
+    pubkey = _parameter("pubkey", PUBKEY, place="path")
+    batch = _operation("readAccounts", "the newest states of up to 1,000 accounts", "States", refusals=(413,))
+    return {
+        "/v1/accounts": {
+            "get": _operation(
+                "findAccounts",
+                "the newest states that fit, a page of them",
+                "Accounts",
+                _parameter("account_type", {"type": "string", "enum": list(fields.types)}),
+                _parameter("owner", PUBKEY),
+                _parameter("after", PUBKEY),
+                _parameter("limit", _LIMIT),
+                _where(fields),
+                refusals=(413,),
+            ),
+            "post": batch | {"requestBody": {"required": True, "content": _content("Batch")}},
+        },
+        "/v1/accounts/{pubkey}": {"get": _read_account(pubkey)},
+        "/v1/accounts/{pubkey}/history": {
+            "get": _operation(
+                "readHistory",
+                "updates, newest first, a page of them",
+                "History",
+                pubkey,
+                _parameter("before_id", NUMBER),
+                _parameter("limit", _LIMIT),
+                refusals=(413,),
+            )
+        },
+        "/v1/stream": {"get": _stream()},
+    }
 
 
-def _stream() -> _Json:
-    keys = {"type": "array", "items": _KEY, "minItems": 1, "maxItems": MAX_PUBKEYS}
+def _read_account(pubkey: Json) -> Json:
+    operation = _operation(
+        "readAccount",
+        "the newest state, or that of a past slot",
+        "State",
+        pubkey,
+        _parameter("slot", NUMBER),
+        _parameter("derived", {"type": "integer", "enum": [0, 1]}),
+        _parameter("If-None-Match", {"type": "string"}, place="header"),
+        refusals=(404,),
+    )
+    operation["responses"]["200"]["headers"] = _ETAG
+    operation["responses"]["304"] = {"description": "the client has it", "headers": _ETAG}
+    return operation
+
+
+def _stream() -> Json:
+    keys = {"type": "array", "items": PUBKEY, "minItems": 1, "maxItems": MAX_STREAM_PUBKEYS}
     events = {"description": "Server-Sent Events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
     return {
+        "operationId": "stream",
         "summary": "updates as Server-Sent Events",
         "parameters": [
             _parameter("pubkey", keys) | {"required": True},
             _parameter("Last-Event-ID", {"type": "string"}, place="header"),
         ],
-        "responses": {"200": events} | _refusals((400, 403, 429, 503)),
+        "responses": {"200": events} | _refusals((400, 403, 429, 431, 503)),
     }
 
 
-def _refusals(statuses: tuple[int, ...]) -> _Json:
-    return {str(status): {"description": "refused", "content": _content("Error")} for status in statuses}
+def _where(fields: Fields) -> Json:
+    """Return the parameters `where.FIELD`, which OpenAPI can only tell as the properties of one object."""
+    names = {"enum": [WHERE + path for path in fields.paths]}
+    blocks = [{"pattern": f"^{re.escape(WHERE + path)}\\.[A-Za-z_][A-Za-z0-9_]{{0,63}}$"} for path in fields.blocks]
+    return _parameter(
+        "where",
+        {
+            "type": "object",
+            "additionalProperties": {"type": "string", "maxLength": MAX_VALUE_CHARACTERS},
+            "propertyNames": {"anyOf": [names, *blocks]},
+            "maxProperties": MAX_CONDITIONS,
+        },
+    ) | {
+        "style": "form",
+        "explode": True,
+        "description": "equality on decoded fields: `where.pool_fees.base_fee.mode=RateLimiter`",
+    }
 
 
-def _content(name: str) -> _Json:
-    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+def _service() -> Json:
+    ready = _operation("readiness", "whether clients are served well", "Readiness", refusals=None)
+    ready["responses"]["503"] = {"description": "not now", "content": _content("Readiness")}
+    metrics = {"200": {"description": "Prometheus text", "content": {"text/plain": {"schema": {"type": "string"}}}}}
+    return {
+        "/healthz": {"get": _operation("health", "the process is alive", "Health", refusals=None)},
+        "/readyz": {"get": ready},
+        "/metrics": {"get": {"operationId": "metrics", "summary": "metrics", "responses": metrics}},
+        "/openapi.json": {"get": _document("openapi", "what HTTP offers")},
+        "/asyncapi.json": {"get": _document("asyncapi", "what the WebSocket offers")},
+    }
 
 
-def _parameter(name: str, schema: _Json, *, place: str = "query") -> _Json:
+def _document(name: str, summary: str) -> Json:
+    content = {"application/json": {"schema": {"type": "object", "required": [name]}}}
+    responses = {"200": {"description": summary, "content": content}} | _refusals((429, 503))
+    return {"operationId": name, "summary": summary, "responses": responses}
+
+
+def _operation(name: str, summary: str, answer: str, *parameters: Json, refusals: tuple[int, ...] | None = ()) -> Json:
+    """Return an operation; its refusals are those that every one has, and these, or None at all."""
+    responses: Json = {"200": {"description": summary, "content": _content(answer)}}
+    if refusals is not None:
+        responses |= _refusals((400, *refusals, 429, 431, 503))
+    return {"operationId": name, "summary": summary, "parameters": list(parameters), "responses": responses}
+
+
+def _refusals(statuses: tuple[int, ...]) -> Json:
+    return {
+        str(status): {"description": _REFUSALS[status], "content": _content("Error")}
+        | ({"headers": _RETRY_AFTER} if status in {429, 503} else {})
+        for status in statuses
+    }
+
+
+def _content(name: str) -> Json:
+    return {"application/json": {"schema": reference(name)}}
+
+
+def _parameter(name: str, schema: Json, *, place: str = "query") -> Json:
     return {"name": name, "in": place, "required": place == "path", "schema": schema}

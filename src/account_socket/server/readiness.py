@@ -8,6 +8,10 @@ from typing import Any
 
 from account_socket.sources.base import Datasource
 
+SLOT_SECONDS = 0.4
+MAX_BEHIND_SLOTS = 1_000_000
+"""Told where no slot is known yet."""
+
 
 class Readiness:
     """
@@ -65,6 +69,14 @@ class Readiness:
         """Whether no source has told of a new slot for too long."""
         newest = max((source.status.tip_at or 0.0 for source in self._sources), default=0.0)
         return self.tip_slot is None or self._clock() - newest > self._stale_after
+
+    @property
+    def slots_behind(self) -> int:
+        """About how many slots the chain made since upstream fell silent; 0 while it is not stale."""
+        if not self.stale:
+            return 0
+        newest = max((source.status.tip_at or 0.0 for source in self._sources), default=0.0)
+        return max(1, int((self._clock() - newest) / SLOT_SECONDS)) if newest else MAX_BEHIND_SLOTS
 
     def _source(self, source: Datasource) -> dict[str, Any]:
         status = source.status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import msgspec
 from aiohttp import web
@@ -10,9 +11,10 @@ from aiohttp import web
 from account_socket.hub.hub import Hub
 from account_socket.metrics import Metrics
 from account_socket.model import MAX_I64
+from account_socket.server import asyncapi, openapi
 from account_socket.server import rest_parameters as parameters
+from account_socket.server.catching_up import Past
 from account_socket.server.clients import Clients
-from account_socket.server.openapi import describe
 from account_socket.server.rest_answers import Answers
 from account_socket.server.rest_derived import Decimals, Derived
 from account_socket.server.rest_parameters import RefusedError
@@ -44,6 +46,7 @@ class Rest:
         app.router.add_get("/v1/accounts/{pubkey}", self.read_account)
         app.router.add_get("/v1/accounts/{pubkey}/history", self.read_history)
         app.router.add_get("/openapi.json", self.describe)
+        app.router.add_get("/asyncapi.json", self.describe_websocket)
 
     async def read_account(self, request: web.Request) -> web.StreamResponse:
         """Answer with the newest state of an account, or that at a past slot."""
@@ -122,8 +125,16 @@ class Rest:
         return await self._answers.send(request, [head, told, tail])
 
     async def describe(self, request: web.Request) -> web.StreamResponse:
-        """Answer with what there is to ask for."""
-        return await self._answers.send(request, [describe(self._reads.fields.types)])
+        """Answer with what HTTP offers."""
+        return await self._answers.send(request, [self._openapi])
+
+    @cached_property
+    def _openapi(self) -> bytes:
+        return openapi.describe(self._reads.fields)
+
+    async def describe_websocket(self, request: web.Request) -> web.StreamResponse:
+        """Answer with what the WebSocket offers."""
+        return await self._answers.send(request, [asyncapi.describe()])
 
     def _doubts(self, states: Sequence[StoredUpdate]) -> bool:
         trusts = self._reads.trusts
@@ -146,13 +157,12 @@ def _listed(states: Sequence[StoredUpdate]) -> bytes:
     return b",".join([state.account_json for state in states])
 
 
-def add_rest(app: web.Application, clients: Clients, reads: Reads, metrics: Metrics, take_over: TakeOver) -> None:
+def add_rest(app: web.Application, clients: Clients, past: Past, metrics: Metrics, take_over: TakeOver) -> None:
     """Have an application that has not started serve accounts."""
     answers = Answers(clients.limits)
     app.middlewares.append(answers.middleware)
-    reading = StoreReading()
-    Rest(clients.hub, clients.epoch, reads, answers, reading).add_routes(app)
-    Streams(clients, reads, answers, reading, take_over).add_routes(app)
+    Rest(clients.hub, clients.epoch, past.reads, answers, StoreReading()).add_routes(app)
+    Streams(clients, past, answers, take_over).add_routes(app)
     add = metrics.add
     add("account_socket_http_requests", "Requests for accounts by HTTP", "counter", lambda: answers.requests)
     add("account_socket_http_refused", "Of these, answered with an error", "counter", lambda: answers.refused)

@@ -40,8 +40,8 @@ class Answers:
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        """Serve a request of a route under /v1, or for /openapi.json; pass on every other (aiohttp)."""
-        if not request.path.startswith(("/v1/", "/openapi.json")):
+        """Serve a request of a route under /v1, or for a description; pass on every other (aiohttp)."""
+        if not request.path.startswith(("/v1/", "/openapi.json", "/asyncapi.json")):
             return await handler(request)
         self.requests += 1
         response = await self._answer(request, handler)

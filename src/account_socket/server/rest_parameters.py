@@ -18,6 +18,8 @@ from account_socket.store.base import Selection
 MAX_LIMIT = 1_000
 DEFAULT_LIMIT = 100
 MAX_CONDITIONS = 8
+MAX_STREAM_PUBKEYS = 250
+"""More would not fit the head of a request."""
 MAX_VALUE_CHARACTERS = 256
 WHERE = "where."
 
@@ -89,8 +91,8 @@ def read_after(parameters: Parameters) -> str:
 
 def read_pubkeys(pubkeys: Collection[str]) -> tuple[str, ...]:
     """Return the accounts of a stream, each once. Raises RefusedError."""
-    if not 1 <= len(pubkeys) <= MAX_PUBKEYS:
-        raise invalid("pubkey", f"given 1 to {MAX_PUBKEYS} times")
+    if not 1 <= len(pubkeys) <= MAX_STREAM_PUBKEYS:
+        raise invalid("pubkey", f"given 1 to {MAX_STREAM_PUBKEYS} times")
     return tuple(dict.fromkeys(map(read_pubkey, pubkeys)))
 
 
@@ -119,7 +121,8 @@ class Fields:
     A block whose fields depend on its content (the base fee of DAMM v2) may have any.
     """
 
-    def __init__(self, layouts: Mapping[str, Layout]) -> None:
+    def __init__(self, layouts: Mapping[str, Layout], programs: Collection[str] = ()) -> None:
+        self.programs = tuple(programs)
         self.types = (*layouts, UNKNOWN)
         self._paths: dict[str, set[str]] = {UNKNOWN: {"raw", "error", "size", "sha256"}}
         self._blocks: dict[str, set[str]] = {UNKNOWN: set()}
@@ -127,6 +130,16 @@ class Fields:
             told = [place for place in layout.places if not place.is_padding]
             self._paths[name] = {_dotted(place.path) for place in told}
             self._blocks[name] = {_dotted(place.path) for place in told if _is_block(place)}
+
+    @property
+    def paths(self) -> list[str]:
+        """All paths that are known by name."""
+        return sorted(set().union(*self._paths.values()))
+
+    @property
+    def blocks(self) -> list[str]:
+        """The paths below which there may be any field."""
+        return sorted(set().union(*self._blocks.values()))
 
     def __contains__(self, path: str) -> bool:
         return any(self.has(name, path) for name in self.types)
@@ -170,11 +183,11 @@ def _invalid_filter(message: str) -> RefusedError:
 
 def accepts_gzip(header: str) -> bool:
     """Return whether an Accept-Encoding header asks for gzip."""
+    offers = {}
     for offer in header.lower().split(","):
         coding, _, parameters = offer.partition(";")
-        if coding.strip() in {"gzip", "*"}:
-            return parameters.replace(" ", "").rstrip("0.") != "q="
-    return False
+        offers[coding.strip()] = parameters.replace(" ", "").rstrip("0.") != "q="
+    return offers.get("gzip", offers.get("*", False))
 
 
 def matches(header: str, tag: str) -> bool:

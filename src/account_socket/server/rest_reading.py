@@ -90,15 +90,16 @@ async def read_states(hub: Hub, pubkeys: Sequence[str]) -> States:
 
 
 class StoreReading:
-    """Reads of the store, a few at a time, each within READ_SECONDS."""
+    """Reads of the store, a few at a time, each within `seconds`, for which it may wait and take."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = READ_SECONDS) -> None:
+        self._seconds = seconds
         self._places = asyncio.Semaphore(READS_AT_ONCE)
 
     async def __call__(self, read: Callable[[], Awaitable[_Result]]) -> _Result:
         """Return what `read` returns. Raises RefusedError, 503, where it cannot be had in time."""
         try:
-            async with asyncio.timeout(READ_SECONDS), self._places:
+            async with asyncio.timeout(self._seconds), self._places:
                 return await read()
         except TimeoutError as error:
             raise unavailable("the database took too long") from error

@@ -4,7 +4,7 @@ One client of /v1/stream: updates as Server-Sent Events, on a connection taken o
 It is a client like one of WebSocket: the hub puts messages into its outbox, they are written once per loop turn, a
 slow one is conflated and in the end closed, a heartbeat takes the place of pings.
 
-States: resuming (what history has is written, live updates are held; server/sse_resume.py) or starting (states come
+States: resuming (what history has is written, live updates are held; server/catching_up.py) or starting (states come
 as they are found) → following (each event says up to where the client has everything) → closing → lost.
 """
 
@@ -16,14 +16,13 @@ from time import monotonic
 
 import structlog
 
-from account_socket.hub.frames import Message
+from account_socket.hub.frames import Message, id_of
 from account_socket.hub.hub import Answered
 from account_socket.hub.outbox import Outbox
 from account_socket.protocol.codes import ABNORMAL_CLOSURE, Close
 from account_socket.server.clients import Clients
 from account_socket.server.connection import tune
-from account_socket.server.sse_events import HEAD, HEARTBEAT, RETRY, EventMaker, farewell, id_of, reset
-from account_socket.server.sse_held import Held
+from account_socket.server.sse_events import HEAD, HEARTBEAT, RETRY, EventMaker, farewell, reset
 
 MAX_INPUT_BYTES = 16 * 1024
 """A client has nothing to say after its request."""
@@ -37,7 +36,7 @@ class EventStream(asyncio.Protocol):
         number: names the connection in the log.
 
     Attributes:
-        held: what comes live while the stream is resumed, else None.
+        end_resuming: ends what resumes the stream, if that goes on.
         writable: set while the transport is below high water, and when it is lost.
         ended: nothing is written any more.
     """
@@ -49,7 +48,7 @@ class EventStream(asyncio.Protocol):
         self.address = ""
         self.pubkeys = pubkeys
         self.outbox = Outbox(self.flush, clients.batch, clients.limits.outbox_max_bytes)
-        self.held: Held | None = None
+        self.end_resuming: Callable[[], None] = _nothing
         self.writable = asyncio.Event()
         self.writable.set()
         self._clients = clients
@@ -88,44 +87,25 @@ class EventStream(asyncio.Protocol):
         self._answered = True
         self._clients.hub.touch(self.outbox)
 
-    def hold(self, done: Callable[[Answered], None]) -> Held:
-        """Subscribe, but send nothing before `follow` or `start_over`."""
-        self.held = Held(self._clients.limits.outbox_max_bytes)
-        self._clients.hub.subscribe(self.outbox, self.pubkeys, done)
-        return self.held
-
     def follow(self, newest: int, live: list[Message]) -> None:
         """Go on with `live`, then what comes: the client has everything up to the id `newest`."""
         if self.ended:
             return
         self._newest = newest
         self._following = True
-        self.held = None
-        self.outbox.pending[:] = live
+        self.outbox.pending[:0] = live
         self._clients.hub.touch(self.outbox)
 
     def start_over(self, reason: str) -> None:
         """Tell the client that it is not resumed, and begin with the states."""
         if self.ended:
             return
-        self._clients.hub.unsubscribe(self.outbox, self.pubkeys)
-        self.outbox.pending.clear()
-        self.held = None
         self.write(reset(reason))
         self.start()
-
-    def take_held(self) -> None:
-        """Have what was published this turn among what is held."""
-        if self.held is not None:
-            self.held.add(self.outbox.pending)
-            self.outbox.pending.clear()
 
     def flush(self) -> None:
         """Write what the outbox holds (hub)."""
         if self.ended:
-            return
-        if self.held is not None:
-            self.take_held()
             return
         try:
             self._write_pending()
@@ -190,8 +170,7 @@ class EventStream(asyncio.Protocol):
         """Write what is pending and why the stream ends; without effect if it ends already."""
         if self.ended:
             return
-        if self.held is None:
-            self._write_pending()
+        self._write_pending()
         self.write(farewell(close.code, close.reason))
         self._code = close.code
         self._conclude(slow=close is Close.SLOW_CONSUMER)
@@ -203,8 +182,8 @@ class EventStream(asyncio.Protocol):
 
     def _conclude(self, *, slow: bool = False) -> None:
         self.ended = True
+        self.end_resuming()
         self._clients.hub.detach(self.outbox)
-        self.held = None
         self._clients.leave(self, slow=slow)
 
     def data_received(self, data: bytes) -> None:
@@ -221,8 +200,8 @@ class EventStream(asyncio.Protocol):
         del exc  # whatever it is, the client is gone
         self.ended = True
         self.writable.set()
+        self.end_resuming()
         self._clients.hub.detach(self.outbox)
-        self.held = None
         self._clients.forget(self, self._code)
         log.info(
             "stream ended",
@@ -232,3 +211,7 @@ class EventStream(asyncio.Protocol):
             conflated=self.outbox.conflated,
             seconds=round(monotonic() - self._opened_at, 3),
         )
+
+
+def _nothing() -> None:
+    """End nothing: the stream is not being resumed."""

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import msgspec
 
-from account_socket.hub.frames import payload_of
+from account_socket.hub.frames import id_of, past_payload, payload_of
 
 SHARED_EVENTS = 1024
 """How many are kept to be shared among clients; some MB."""
@@ -30,8 +30,6 @@ RETRY = b"retry: 1000\n\n"
 STALE = b'event: stale\ndata: {"stale":true}\n\n'
 """A client that came back has what is known, which may not be the newest."""
 
-_ACCOUNT = b',"account":{"id":'
-
 
 class EventMaker:
     """Makes the events of one epoch, each once for all clients."""
@@ -46,9 +44,9 @@ class EventMaker:
         name = self.position(id_) if named and id_ is not None else b""
         return b"%bevent: update\ndata: %b\n\n" % (name, payload)
 
-    def stored(self, pubkey: str, id_: int, account_json: bytes) -> bytes:
-        """Return the event of an update from history."""
-        payload = b'{"pubkey":"%b","source":"database","account":%b}' % (pubkey.encode(), account_json)
+    def stored(self, pubkey: str, id_: int, account_json: bytes, event: str) -> bytes:
+        """Return the event of an update from history, of which `event` is what docs/protocol.md means by it."""
+        payload = past_payload(pubkey, account_json, event)
         return b"%bevent: update\ndata: %b\n\n" % (self.position(id_), payload)
 
     def position(self, id_: int) -> bytes:
@@ -69,10 +67,3 @@ def reset(reason: str) -> bytes:
 def farewell(code: int, reason: str) -> bytes:
     """Return the event that says why the server ends the stream, as a close frame would."""
     return b"event: close\ndata: %b\n\n" % msgspec.json.encode({"code": code, "reason": reason})
-
-
-def id_of(frame: bytes) -> int | None:
-    """Return the id of the update that a state's frame tells, or None while it is not committed."""
-    start = frame.index(_ACCOUNT) + len(_ACCOUNT)
-    text = frame[start : frame.index(b",", start)]
-    return None if text == b"null" else int(text)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from aiohttp import hdrs, web
 
 from account_socket.protocol.codes import Close, ErrorCode
+from account_socket.server.catching_up import Past
 from account_socket.server.clients import Clients
 from account_socket.server.rest_answers import Answers
 from account_socket.server.rest_parameters import RefusedError, read_pairs, read_pubkeys
-from account_socket.server.rest_reading import Reads, StoreReading
 from account_socket.server.sse import EventStream
 from account_socket.server.sse_events import EventMaker
 from account_socket.server.sse_resume import Resumption
@@ -29,13 +29,10 @@ _REFUSALS = {
 class Streams:
     """The handler of /v1/stream."""
 
-    def __init__(
-        self, clients: Clients, reads: Reads, answers: Answers, reading: StoreReading, take_over: TakeOver
-    ) -> None:
+    def __init__(self, clients: Clients, past: Past, answers: Answers, take_over: TakeOver) -> None:
         self._clients = clients
-        self._reads = reads
+        self._past = past
         self._answers = answers
-        self._reading = reading
         self._take_over = take_over
         self._events = EventMaker(clients.epoch)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -78,7 +75,8 @@ class Streams:
         if after is None:
             stream.start_over("the id is of another epoch")
             return
-        resumption = Resumption(stream, self._events, self._reads, self._reading, after)
+        max_bytes = self._clients.limits.outbox_max_bytes
+        resumption = Resumption(stream, self._events, self._past, max_bytes=max_bytes, after=after)
         task = asyncio.get_running_loop().create_task(resumption.run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -28,6 +28,7 @@ _HINTS = {
 }
 
 _decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
 
 
 def read_answer(
@@ -74,6 +75,8 @@ def judge_answer(
             retryable=retryable,
             retry_after=retry_after,
             hint=_HINTS.get(status, ""),
+            said=message,
+            data=_parse(scrub(_encode(fields.get("data")).decode()).encode()),
         )
     if status != _OK:
         raise RpcError(

@@ -197,7 +197,8 @@ class RpcWebSocket(Datasource):
 
     def _describe(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):
-            return f"no answer to the handshake for {self._open_seconds:g} s"
+            speaks = "; is it TLS that it speaks? else ws://" if self._endpoint.url.startswith("wss:") else ""
+            return f"no answer to the handshake for {self._open_seconds:g} s{speaks}"
         if isinstance(error, InvalidStatus):
             return f"HTTP {error.response.status_code} at the handshake"
         return self._endpoint.scrub(f"{type(error).__name__}: {error}")

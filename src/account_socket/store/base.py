@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from account_socket.model import AccountUpdate, Mark, StoredState
+from account_socket.store.raw_accounts import Bytes, StoredAccount
 
 ID_BLOCK = 100_000
 """Ids are reserved durably in blocks of this size; an unclean start skips to the end of the block."""
@@ -48,13 +49,18 @@ class Identity:
 
 
 class StoredUpdate(msgspec.Struct, frozen=True, gc=False):
-    """One update as it is stored; `account_json` is the public `account` object."""
+    """
+    One update as it is stored; `account_json` is the public `account` object.
+
+    `event` as in `AccountUpdate`, where it comes from the history; "" of rows from before it was kept.
+    """
 
     id: int
     prev_id: int | None
     pubkey: str
     slot: int
     account_json: bytes
+    event: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,11 +71,13 @@ class Selection:
     Attributes:
         where: (path, value): the names and indexes that lead to a value of `data_json`, and the text it must have;
             a number and a literal have the text that JSON writes for them.
+        among: (path, values): the same with several texts, of which it must have one.
     """
 
     account_type: str | None = None
     owner: str | None = None
     where: tuple[tuple[tuple[str, ...], str], ...] = ()
+    among: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -154,8 +162,28 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def later(self, pubkeys: Sequence[str], *, after: int, limit: int) -> list[int]:
-        """Return ids of history of `pubkeys` above `after`, sorted; of more than `limit` any. Raises StoreError."""
+    async def raw(self, pubkeys: Sequence[str]) -> dict[str, StoredAccount]:
+        """Return the newest state, byte for byte, of those of some hundreds of accounts that have one."""
+
+    @abstractmethod
+    async def raw_page(self, chosen: Bytes, *, after: str, limit: int) -> tuple[list[StoredAccount], str | None]:
+        """
+        Return at most `limit` open accounts that fit, behind `after`, and the pubkey to go on after; None at the end.
+
+        The work is bounded: a page may be shorter than `limit`, or empty, and yet not be the last. Raises StoreError.
+        """
+
+    @abstractmethod
+    async def later(self, after: Mapping[str, int], *, limit: int) -> list[int]:
+        """
+        Return ids of the history of accounts, of each those above its id in `after`; sorted.
+
+        Of more than `limit` any are returned. Raises StoreError.
+        """
+
+    @abstractmethod
+    async def crowded(self, after: Mapping[str, int], *, limit: int) -> list[str]:
+        """Return the accounts that have more than `limit` updates above their id in `after`. Raises StoreError."""
 
     @abstractmethod
     async def updates(self, ids: Sequence[int]) -> list[StoredUpdate]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from account_socket.model import encode_account
 from account_socket.store.base import Found, Selection, StoredUpdate
-from account_socket.store.rows import FORMAT
+from account_socket.store.rows import FORMAT, STATE_COLUMNS, UPDATE_COLUMNS, read_account
 
 MAX_PAGE_BYTES = 4 * 1024 * 1024
 """A page ends early above this, however many rows were asked for; it has at least one."""
@@ -20,12 +19,8 @@ MAX_SCANNED = 5_000
 MAX_FORK_SLOTS = 512
 """In the order of ids, slots of an account go back only where a fork died, and never so far."""
 
-_COLUMNS = (
-    "pubkey, id, slot, account_type, owner, lamports, CAST(data_json AS BLOB), created_at, prev_id,"
-    " coalesce(signature, '')"
-)
-_STATE_COLUMNS = f"{_COLUMNS}, closed, {FORMAT}"
-_HISTORY_COLUMNS = f"{_COLUMNS}, data_json = 'null', format"
+_STATE_COLUMNS = f"{STATE_COLUMNS}, '', {FORMAT}"
+_HISTORY_COLUMNS = f"{UPDATE_COLUMNS}, coalesce(event, ''), format"
 
 _HISTORY = f"""
 SELECT {_HISTORY_COLUMNS} FROM account_updates WHERE pubkey = ? AND id < ? ORDER BY id DESC LIMIT ?
@@ -45,9 +40,19 @@ _HAS = """
 CASE json_type(data_json, ?) WHEN 'object' THEN 0 WHEN 'array' THEN 0
  WHEN 'text' THEN data_json ->> ? = ? ELSE data_json -> ? = ? END
 """
+_AMONG = """
+CASE json_type(data_json, ?) WHEN 'object' THEN 0 WHEN 'array' THEN 0
+ WHEN 'text' THEN data_json ->> ? ELSE data_json -> ? END IN (SELECT value FROM json_each(?))
+"""
 _LATER = """
 SELECT json_group_array(id) FROM (
- SELECT id FROM account_updates WHERE pubkey IN (SELECT value FROM json_each(?)) AND id > ? LIMIT ?)
+ SELECT history.id FROM json_each(?) AS account CROSS JOIN account_updates AS history
+ WHERE history.pubkey = account.key AND history.id > account.value LIMIT ?)
+"""
+_CROWDED = """
+SELECT account.key FROM json_each(?) AS account WHERE EXISTS (
+ SELECT 1 FROM account_updates AS history
+ WHERE history.pubkey = account.key AND history.id > account.value LIMIT 1 OFFSET ?)
 """
 _UPDATES = f"""
 SELECT {_HISTORY_COLUMNS} FROM account_updates WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id
@@ -126,6 +131,9 @@ def select_accounts_where(connection: sqlite3.Connection, selection: Selection, 
         conditions.append(_HAS)
         steps = json_path(path)
         values += [steps, steps, wanted, steps, wanted]
+    for path, several in selection.among:
+        conditions.append(_AMONG)
+        values += [json_path(path)] * 3 + [json.dumps(several)]
     sql = f"SELECT {_STATE_COLUMNS} FROM account_state WHERE {' AND '.join(conditions)} ORDER BY pubkey LIMIT ?"  # noqa: S608  (placeholders only)
     page, more = _page(connection.execute(sql, (*values, limit + 1)), limit)
     if more:
@@ -138,10 +146,15 @@ def json_path(path: Sequence[str]) -> str:
     return "$" + "".join(f"[{step}]" if step.isdecimal() else f'."{step}"' for step in path)
 
 
-def select_later(connection: sqlite3.Connection, pubkeys: Sequence[str], after: int, limit: int) -> list[int]:
+def select_later(connection: sqlite3.Connection, after: Mapping[str, int], limit: int) -> list[int]:
     """As `Store.later`. Raises sqlite3.Error."""
-    (ids,) = connection.execute(_LATER, (json.dumps(pubkeys), after, limit)).fetchone()
+    (ids,) = connection.execute(_LATER, (json.dumps(after), limit)).fetchone()
     return sorted(json.loads(ids))
+
+
+def select_crowded(connection: sqlite3.Connection, after: Mapping[str, int], limit: int) -> list[str]:
+    """As `Store.crowded`. Raises sqlite3.Error."""
+    return [pubkey for (pubkey,) in connection.execute(_CROWDED, (json.dumps(after), limit))]
 
 
 def select_updates(connection: sqlite3.Connection, ids: Sequence[int]) -> list[StoredUpdate]:
@@ -152,20 +165,8 @@ def select_updates(connection: sqlite3.Connection, ids: Sequence[int]) -> list[S
 
 def _read(row: Any) -> StoredUpdate | None:
     """Return what a row says, or None for one that was there before this program."""
-    pubkey, id_, slot, type_, owner, lamports, data_json, created_at, prev_id, signature, closed, format_ = row
+    *account, event, format_ = row
     if format_ != FORMAT:
         return None
-    account_json = encode_account(
-        id=id_,
-        pubkey=pubkey,
-        slot=slot,
-        account_type=type_,
-        owner=owner,
-        lamports=lamports,
-        data_json=data_json,
-        created_at=created_at,
-        prev_id=prev_id,
-        closed=bool(closed),
-        signature=signature,
-    )
-    return StoredUpdate(id_, prev_id, pubkey, slot, account_json)
+    pubkey, id_, slot, _, _, _, _, _, prev_id, *_ = account
+    return StoredUpdate(id_, prev_id, pubkey, slot, read_account(account), event)

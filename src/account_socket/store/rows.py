@@ -21,7 +21,7 @@ statement, so a group is written in few of them: powers of two, which stay prepa
 
 _INSERT_UPDATE = """
 INSERT INTO account_updates
- (id, pubkey, slot, account_type, owner, lamports, data_json, created_at, prev_id, signature, format)
+ (id, pubkey, slot, account_type, owner, lamports, data_json, created_at, prev_id, signature, event, format)
 VALUES {rows}
 ON CONFLICT (id) DO NOTHING
 """
@@ -40,11 +40,15 @@ ON CONFLICT (pubkey) DO UPDATE SET
 WHERE excluded.id > account_state.id
 """
 
-SELECT_STATES = """
-SELECT pubkey, id, slot, account_type, owner, lamports, CAST(data_json AS BLOB), created_at, prev_id, closed,
- coalesce(signature, '')
-FROM account_state WHERE pubkey IN ({marks})
-"""
+_COLUMNS = (
+    "pubkey, id, slot, account_type, owner, lamports, CAST(data_json AS BLOB), created_at, prev_id,"
+    " coalesce(signature, '')"
+)
+STATE_COLUMNS = f"{_COLUMNS}, closed"
+UPDATE_COLUMNS = f"{_COLUMNS}, data_json = 'null'"
+"""What `read_account` reads, of `account_state` and of `account_updates`."""
+
+SELECT_STATES = f"SELECT {STATE_COLUMNS} FROM account_state WHERE pubkey IN ({{marks}})"  # noqa: S608  (our constants)
 
 SELECT_MARKS = """
 SELECT rowid, pubkey, id, slot, write_version, hash, account_type, closed
@@ -63,7 +67,7 @@ def _by_size(sql: str, row: str) -> dict[int, str]:
     return {size: sql.format(rows=",".join([row] * size)) for size in sizes}
 
 
-INSERT_UPDATES = _by_size(_INSERT_UPDATE, f"(?,?,?,?,?,?,?,?,?,?,{FORMAT})")
+INSERT_UPDATES = _by_size(_INSERT_UPDATE, f"(?,?,?,?,?,?,?,?,?,?,?,{FORMAT})")
 _UPSERT_STATES = _by_size(_UPSERT_STATE, "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)")
 
 
@@ -100,6 +104,7 @@ def update_rows(updates: Sequence[AccountUpdate]) -> list[Row]:
             update.created_at,
             update.prev_id,
             update.signature or None,
+            update.event or None,
         )
         for update in updates
     ]
@@ -138,35 +143,26 @@ def state_rows(updates: Sequence[AccountUpdate]) -> list[Row]:
 def select_states(connection: sqlite3.Connection, pubkeys: Sequence[str]) -> dict[str, StoredState]:
     """Return the newest state of those of `pubkeys` (at most SQLite's 32,766 parameters) that have one."""
     sql = SELECT_STATES.format(marks=",".join("?" * len(pubkeys)))
-    found = {}
-    for (
-        pubkey,
-        id_,
-        slot,
-        type_,
-        owner,
-        lamports,
-        data_json,
-        created_at,
-        prev_id,
-        closed,
-        signature,
-    ) in connection.execute(sql, pubkeys).fetchall():
-        account_json = encode_account(
-            id=id_,
-            pubkey=pubkey,
-            slot=slot,
-            account_type=type_,
-            owner=owner,
-            lamports=lamports,
-            data_json=data_json,
-            created_at=created_at,
-            prev_id=prev_id,
-            closed=bool(closed),
-            signature=signature,
-        )
-        found[pubkey] = StoredState(id_, account_json)
-    return found
+    rows = connection.execute(sql, pubkeys).fetchall()
+    return {row[0]: StoredState(row[1], read_account(row)) for row in rows}
+
+
+def read_account(row: Sequence[Any]) -> bytes:
+    """Return the public `account` object of a row of STATE_COLUMNS or UPDATE_COLUMNS."""
+    pubkey, id_, slot, type_, owner, lamports, data_json, created_at, prev_id, signature, closed = row
+    return encode_account(
+        id=id_,
+        pubkey=pubkey,
+        slot=slot,
+        account_type=type_,
+        owner=owner,
+        lamports=lamports,
+        data_json=data_json,
+        created_at=created_at,
+        prev_id=prev_id,
+        closed=bool(closed),
+        signature=signature,
+    )
 
 
 def select_marks(connection: sqlite3.Connection, after: int, limit: int) -> tuple[int, list[tuple[str, Mark]]]:

@@ -14,7 +14,7 @@ from account_socket.store.base import Identity
 from account_socket.store.connection import connect_writer
 from account_socket.store.rows import INSERT_UPDATES, write_rows
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration; a database at it is opened without loading Alembic, which takes half a second."""
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
@@ -73,7 +73,7 @@ def _check_adoptable(connection: sqlite3.Connection, path: Path) -> None:
         return
     columns = {row[1]: row for row in connection.execute("PRAGMA table_info(account_updates)")}
     missing = sorted(_ADOPTABLE - columns.keys())
-    if missing or {"prev_id", "format", "signature"} & columns.keys():
+    if missing or {"prev_id", "format", "signature", "event"} & columns.keys():
         raise StoreError(
             f"database {path} has a table 'account_updates' of another kind"
             + (f": it lacks {', '.join(missing)}" if missing else ""),
@@ -106,7 +106,7 @@ def _migrate(path: Path) -> None:
 
 def _probe(connection: Any, path: Path) -> None:
     """Raise StoreError unless an adopted table takes our rows: constraints and triggers of others show here."""
-    row = ("probe", 0, "Unknown", "probe", 0, "null", now(), None, None)
+    row = ("probe", 0, "Unknown", "probe", 0, "null", now(), None, None, None)
     connection.execute("SAVEPOINT probe")
     try:
         (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM account_updates").fetchone()

@@ -7,7 +7,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -24,10 +24,12 @@ from account_socket.store.pruning import MAX_ROWS, SpaceReturn, select_accounts,
 from account_socket.store.queries import (
     select_accounts_where,
     select_at,
+    select_crowded,
     select_history,
     select_later,
     select_updates,
 )
+from account_socket.store.raw_accounts import Bytes, StoredAccount, select_raw, select_raw_page
 from account_socket.store.rows import select_marks, select_marks_of, select_note, select_states
 from account_socket.store.schema import prepare
 from account_socket.store.upkeep import PERIOD_SECONDS, Upkeep
@@ -186,8 +188,17 @@ class SqliteStore(Store):
     async def find(self, selection: Selection, *, after: str, limit: int) -> Found:
         return await self._read().submit(partial(select_accounts_where, selection=selection, after=after, limit=limit))
 
-    async def later(self, pubkeys: Sequence[str], *, after: int, limit: int) -> list[int]:
-        return await self._read().submit(partial(select_later, pubkeys=tuple(pubkeys), after=after, limit=limit))
+    async def raw(self, pubkeys: Sequence[str]) -> dict[str, StoredAccount]:
+        return await self._read().submit(partial(select_raw, pubkeys=tuple(pubkeys)))
+
+    async def raw_page(self, chosen: Bytes, *, after: str, limit: int) -> tuple[list[StoredAccount], str | None]:
+        return await self._read().submit(partial(select_raw_page, chosen=chosen, after=after, limit=limit))
+
+    async def later(self, after: Mapping[str, int], *, limit: int) -> list[int]:
+        return await self._read().submit(partial(select_later, after=dict(after), limit=limit))
+
+    async def crowded(self, after: Mapping[str, int], *, limit: int) -> list[str]:
+        return await self._read().submit(partial(select_crowded, after=dict(after), limit=limit))
 
     async def updates(self, ids: Sequence[int]) -> list[StoredUpdate]:
         return await self._read().submit(partial(select_updates, ids=tuple(ids)))

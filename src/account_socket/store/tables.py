@@ -22,10 +22,12 @@ account_updates = Table(
     Column("prev_id", _Id),
     Column("format", Integer, nullable=False, server_default="0"),
     Column("signature", Text),
+    Column("event", Text),
     Index("account_updates_pubkey", "pubkey"),
     sqlite_autoincrement=True,
 )
-"""One row per update. `format` 1 is written by this program, 0 was there before it. `signature`: the transaction."""
+"""One row per update. `format` 1 is written by this program, 0 was there before it. `signature`: the transaction.
+`event`: what happened beside a write, as in the protocol."""
 
 account_state = Table(
     "account_state",

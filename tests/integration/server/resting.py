@@ -99,7 +99,7 @@ async def resting(**limits: Any) -> AsyncIterator[Rested]:
             trusts=lambda pubkey, _: pubkey not in rested.untrusted,
             tip_slot=lambda: TIP_SLOT,
             newest_id=lambda: rested.served.last_id,
-            fields=Fields(LAYOUTS),
+            fields=Fields(LAYOUTS, load_programs().programs),
         )
         async with serving(reads=reads, **limits) as served, aiohttp.ClientSession(served.base) as http:
             rested = Rested(served, store, http)

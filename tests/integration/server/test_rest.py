@@ -77,6 +77,26 @@ async def test_head(rested: Rested) -> None:
     assert int(headers["Content-Length"]) > 200
 
 
+async def test_head_of_what_is_large(rested: Rested) -> None:
+    """HEAD of a large answer, compressed or not, has the headers of GET and leaves the connection in order."""
+    for _ in range(3):
+        await rested.commit(data_json=b'"%b"' % (b"x" * 50_000))
+    for path in (
+        f"{ACCOUNT}/history",
+        "/v1/accounts",
+        "/openapi.json",
+        "/asyncapi.json",
+        f"/v1/stream?pubkey={KEY_A}",
+    ):
+        for accepted in ("identity", "gzip"):
+            options = {"method": "HEAD", "headers": {"Accept-Encoding": accepted}}
+            status, body, headers = await rested.get(path, **options)
+            assert (status, body) == (200, None)
+            assert "Access-Control-Allow-Origin" in headers
+            assert path.startswith("/v1/stream") or ("Content-Encoding" in headers) is (accepted == "gzip")
+    assert await rested.refusal(f"{ACCOUNT}?slot=x") == (400, "invalid_parameter")
+
+
 async def test_history_in_pages(rested: Rested) -> None:
     """Following `next` finds every update of the account once, newest first."""
     made = [await rested.commit() for _ in range(7)]

@@ -9,14 +9,15 @@ from typing import Any
 
 import msgspec
 import pytest
+from solders.pubkey import Pubkey
 from tests.integration.server.resting import EventSource, Rested, resting
 from tests.integration.server.serving import raw_client
 from tests.samples import KEY_A, KEY_B
 from tests.waiting import until
 
-from account_socket.hub.frames import payload_of, state_message
-from account_socket.server import sse_resume
-from account_socket.server.sse_events import EventMaker, id_of
+from account_socket.hub.frames import id_of, payload_of, state_message
+from account_socket.server import catching_up
+from account_socket.server.sse_events import EventMaker
 
 STREAM = f"/v1/stream?pubkey={KEY_A}"
 
@@ -44,6 +45,24 @@ async def test_the_state_first_then_what_is_live(rested: Rested) -> None:
         assert (event.key, event.id, event.data["source"]) == ((KEY_B, live.id), "e1-4", "realtime")
         assert event.data["account"]["prev_id"] == 1
         assert source.response.headers["Access-Control-Allow-Origin"] == "*"
+
+
+async def test_as_many_accounts_as_a_request_can_name(rested: Rested) -> None:
+    """A stream has up to 250 accounts; one more is refused, and what fits no head is refused on any request."""
+    keys = [str(Pubkey((number + 1).to_bytes(32, "little"))) for number in range(400)]
+    await rested.commit(keys[249])
+    async with EventSource(rested, *keys[:250]) as source:
+        assert (await source.next()).key == (keys[249], 1)
+    for count, refusal in ((251, (400, "invalid_parameter")), (400, (431, "head_too_large"))):
+        path = "/v1/stream?" + "&".join(f"pubkey={key}" for key in keys[:count])
+        assert await rested.refusal(path) == refusal
+        async with raw_client(rested.served, shake=False) as client:
+            client.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b" 200 OK" in await client.read_head()
+            client.send(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            answer = await client.read_rest()
+            assert b" %d " % refusal[0] in answer
+            assert refusal[1].encode() in answer
 
 
 async def test_no_id_before_every_state_is_there(rested: Rested) -> None:
@@ -119,7 +138,7 @@ async def test_history_that_is_not_whole(rested: Rested, monkeypatch: pytest.Mon
         await rested.commit(history=history)
     assert await first(1) == ("reset", "history does not reach back")
     assert await first(2) == ("update", None)
-    monkeypatch.setattr(sse_resume, "MAX_MISSED", 1)
+    monkeypatch.setattr(catching_up, "MAX_MISSED", 1)
     assert await first(2) == ("reset", "more than 1 updates were missed")
     await rested.commit(history=False)
     assert await first(4) == ("reset", "history does not reach back")

@@ -86,7 +86,9 @@ async def test_version(tmp_path: Path) -> None:
     ("arguments", "told"),
     [
         (["serv"], "No such command"),
-        (["history", NOBODY], "No such command"),
+        (["history", "abc"], "'abc' is not a base58 public key of 32 bytes"),
+        (["tail", "--json"], "say which accounts"),
+        (["tail", "--where", "token_a_mint"], "'token_a_mint' is not FIELD=VALUE"),
         (["serve", "--nonsense"], "No such option"),
         (["serve", "--websocket-port", "http"], "WEBSOCKET_PORT='http' (from the flag --websocket-port)"),
         (["serve", "--geyser-url", "https://host:443/?t=k"], "belongs into GEYSER_X_TOKEN"),

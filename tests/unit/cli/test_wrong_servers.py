@@ -14,30 +14,25 @@ from tests.running import ServerProcess
 from tests.waiting import until
 from websockets.asyncio.server import ServerConnection, serve
 
-from account_socket.cli import subscription
-from account_socket.cli.subscription import NoAnswerError
 from account_socket.cli.watch import _watch
+from account_socket.client import NoAnswerError, Patience, Update
 from account_socket.devnode import Devnode, shipped_recording
 
 NOBODY = "11111111111111111111111111111111"
-ACK = json.dumps({"type": "ack", "id": 0, "found": [NOBODY], "foreign": []})
+ACK = json.dumps({"type": "ack", "id": 0, "action": "subscribe", "epoch": "e1", "found": [NOBODY], "foreign": []})
+IMPATIENT = Patience(answer=0.2)
 
 Handler: TypeAlias = Callable[[ServerConnection], Awaitable[None]]
 
 
-def no_show(_text: str, _message: dict[str, object]) -> None:
+def no_show(_update: Update) -> None:
     """Updates do not come here."""
 
 
 async def watch(handler: Handler) -> None:
     async with serve(handler, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        await _watch([NOBODY], f"ws://127.0.0.1:{port}", None, no_show, status=False)
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscription, "ANSWER_SECONDS", 0.2)
+        await _watch([NOBODY], f"ws://127.0.0.1:{port}", None, no_show, status=False, patience=IMPATIENT)
 
 
 @pytest.mark.parametrize("command", ["watch", "get"])
@@ -49,14 +44,12 @@ async def test_a_node_is_no_server(tmp_path: Path, command: str) -> None:
     assert ended.err == f"{node.ws_url}: what answers is not an account-socket server\n"
 
 
-@pytest.mark.usefixtures("impatient")
 async def test_a_silent_server_that_never_answered() -> None:
     """Who takes the connection and says nothing is given up, by its URL."""
     with pytest.raises(NoAnswerError, match=r"ws://127.*: no answer for 0 seconds"):
         await watch(lambda connection: connection.wait_closed())
 
 
-@pytest.mark.usefixtures("impatient")
 async def test_a_silent_server_that_had_answered(capsys: pytest.CaptureFixture[str]) -> None:
     """A server that had answered before, and is silent after a break, is said to be, and tried again."""
     connections: list[ServerConnection] = []
@@ -88,4 +81,4 @@ async def test_tls_where_there_is_none(tmp_path: Path) -> None:
         secure = server.url.replace("ws:", "wss:", 1)
         ended = await run("watch", NOBODY, "--url", secure, cwd=tmp_path)
     assert ended.code == 1
-    assert ended.err == f"{secure}: does not speak TLS\nwithout TLS: --url {server.url}\n"
+    assert ended.err == f"{secure}: does not speak TLS\nwithout TLS: {server.url}\n"

@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from account_socket.devnode import base58
-from account_socket.devnode.jsonrpc import RpcFault
 from account_socket.devnode.ledger import Ledger
 from account_socket.model import SYSTEM_PROGRAM, RawAccount
+from account_socket.protocol import base58
+from account_socket.protocol.solana_jsonrpc import RpcFault
 
 PROGRAM = "cpamdpZCGKUy5JxQXB4dcpGPiikHawvSWAd6mEn1sGG"
 A = "5rpEtPU2ZnMupnyRbt5AbLL7DGHia1YvtbQB7QjJmo4c"

@@ -7,9 +7,10 @@ import json
 import pytest
 from websockets.protocol import CLIENT, Protocol
 
-from account_socket.devnode.jsonrpc import RpcFault
-from account_socket.devnode.subscriptions import Subscriptions, text_frame
+from account_socket.devnode.subscriptions import Subscriptions
+from account_socket.hub.frames import text_frame
 from account_socket.model import SYSTEM_PROGRAM, RawAccount
+from account_socket.protocol.solana_jsonrpc import RpcFault
 
 PROGRAM = "cpamdpZCGKUy5JxQXB4dcpGPiikHawvSWAd6mEn1sGG"
 A = "5rpEtPU2ZnMupnyRbt5AbLL7DGHia1YvtbQB7QjJmo4c"
@@ -106,7 +107,7 @@ def test_slot_and_root_notifications(subscriptions):
     inbox = Inbox()
     slots = call(subscriptions, inbox, "slotSubscribe")
     roots = call(subscriptions, inbox, "rootSubscribe")
-    subscriptions.notify_slot(slot=76, parent=75)
+    subscriptions.announce(slot=76, parent=75)
     assert inbox.texts() == [
         {
             "jsonrpc": "2.0",
@@ -194,7 +195,7 @@ def test_dropping_a_connection(subscriptions):
     call(subscriptions, second, "slotSubscribe")
     subscriptions.drop(first)
     assert len(subscriptions) == 1
-    subscriptions.notify_slot(slot=2, parent=1)
+    subscriptions.announce(slot=2, parent=1)
     assert (len(first.frames), len(second.frames)) == (0, 1)
 
 

@@ -34,13 +34,15 @@ FIELDS = Fields(LAYOUTS)
         ("deflate, GZIP;q=0.5", True),
         ("*", True),
         ("gzip;q=0", False),
+        ("*;q=0, gzip", True),
+        ("*, gzip;q=0", False),
         ("gzip; q=0.000", False),
         ("identity", False),
         ("xgzip", False),
     ],
 )
 def test_gzip_is_asked_for(header: str, accepted: bool) -> None:
-    """gzip is asked for by name or by a star, unless its weight is 0."""
+    """gzip is asked for by name or by a star, unless its weight is 0; its name counts more."""
     assert accepts_gzip(header) is accepted
 
 

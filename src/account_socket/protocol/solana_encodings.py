@@ -1,4 +1,4 @@
-"""How account data is written in JSON: Agave's account encodings."""
+"""How account data is written in JSON: Agave's account encodings. Pure."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import msgspec
 import pybase64
 import zstandard
 
-from account_socket.devnode import base58
+from account_socket.protocol import base58
 
 if TYPE_CHECKING:
     from account_socket.model import RawAccount
@@ -59,11 +60,48 @@ def _base58(data: bytes) -> bytes:
     return (base58.encode(data) if len(data) <= MAX_BASE58_BYTES else TOO_LARGE_FOR_BASE58).encode()
 
 
-def encode_account(account: RawAccount, encoding: Encoding, data: bytes | None = None) -> bytes:
-    """Return the JSON of an account, with `data` (a slice) in place of all of its data where given."""
+class Parsed(msgspec.Struct, frozen=True):
+    """
+    What jsonParsed shows of an account of a program with a parser.
+
+    Attributes:
+        program: its name, `meteora-damm-v2`.
+        type: what the account is, `pool`.
+        info: the decoded fields, as JSON.
+    """
+
+    program: str
+    type: str
+    info: bytes
+
+
+def encode_parsed(parsed: Parsed, space: int) -> bytes:
+    """Return the JSON of the `data` field of a parsed account of `space` bytes."""
+    return b'{"program":"%b","parsed":{"type":"%b","info":%b},"space":%d}' % (
+        parsed.program.encode(),
+        parsed.type.encode(),
+        parsed.info,
+        space,
+    )
+
+
+def encode_account(
+    account: RawAccount, encoding: Encoding, data: bytes | None = None, parsed: Parsed | None = None
+) -> bytes:
+    """
+    Return the JSON of an account.
+
+    Args:
+        data: a slice, in place of all of its data.
+        parsed: what jsonParsed shows; None: there is no parser for it.
+    """
+    if parsed is not None and encoding is Encoding.JSON_PARSED:
+        encoded = encode_parsed(parsed, len(account.data))
+    else:
+        encoded = encode_data(account.data if data is None else data, encoding)
     return b'{"lamports":%d,"data":%b,"owner":"%b","executable":%b,"rentEpoch":%d,"space":%d}' % (
         account.lamports,
-        encode_data(account.data if data is None else data, encoding),
+        encoded,
         account.owner.encode(),
         b"true" if account.executable else b"false",
         account.rent_epoch,

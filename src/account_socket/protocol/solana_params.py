@@ -1,4 +1,4 @@
-"""What the methods take: public keys, configs and filters, checked as Agave checks them."""
+"""What the methods take: public keys, configs and filters, checked as Agave checks them. Pure."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import msgspec
 import pybase64
 from solders.pubkey import Pubkey
 
-from account_socket.devnode import base58
-from account_socket.devnode.encodings import Encoding
-from account_socket.devnode.jsonrpc import INVALID_PARAMS, RpcFault
+from account_socket.protocol import base58
+from account_socket.protocol.solana_encodings import Encoding
+from account_socket.protocol.solana_jsonrpc import INVALID_PARAMS, RpcFault
 
 MAX_PUBKEY_BASE58 = 44
 MAX_FILTERS = 4

@@ -8,9 +8,9 @@ import json
 import pytest
 import zstandard
 
-from account_socket.devnode import base58
-from account_socket.devnode.encodings import TOO_LARGE_FOR_BASE58, Encoding, encode_account, encode_data
 from account_socket.model import RawAccount
+from account_socket.protocol import base58
+from account_socket.protocol.solana_encodings import TOO_LARGE_FOR_BASE58, Encoding, encode_account, encode_data
 
 PROGRAM = "cpamdpZCGKUy5JxQXB4dcpGPiikHawvSWAd6mEn1sGG"
 

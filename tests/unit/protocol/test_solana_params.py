@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from account_socket.devnode import base58
-from account_socket.devnode.encodings import Encoding
-from account_socket.devnode.jsonrpc import INVALID_PARAMS, RpcFault
-from account_socket.devnode.params import (
+from account_socket.protocol import base58
+from account_socket.protocol.solana_encodings import Encoding
+from account_socket.protocol.solana_jsonrpc import INVALID_PARAMS, RpcFault
+from account_socket.protocol.solana_params import (
     Config,
     DataSize,
     DataSlice,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from account_socket.devnode.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, RpcFault, answer
+from account_socket.protocol.solana_jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, RpcFault, answer
 
 NO_METHOD = {"code": -32601, "message": "Method not found"}
 INVALID = {"code": -32600, "message": "Invalid request"}

@@ -1,11 +1,10 @@
-"""What comes live for a stream while it is still written what it missed. Pure."""
+"""What comes live of accounts of which a client is still told what it missed. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from account_socket.hub.frames import Message
-from account_socket.server.sse_events import id_of
+from account_socket.hub.frames import Message, id_of
 
 
 class Held:
@@ -15,13 +14,13 @@ class Held:
     Attributes:
         dropped: account → the highest id that was dropped.
         overflowed: whether anything was dropped for its size since the last `drop`.
-        uncommitted: whether anything was dropped that history may not have.
+        uncommitted: accounts of which something was dropped that history may not have.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.dropped: dict[str, int] = {}
         self.overflowed = False
-        self.uncommitted = False
+        self.uncommitted: set[str] = set()
         self._max_bytes = max_bytes
         self._messages: list[Message] = []
         self._bytes = 0
@@ -38,23 +37,27 @@ class Held:
     def drop(self) -> None:
         """Forget everything held, but for what the newest ids were."""
         for message in self._messages:
+            if message.key is None:
+                continue
             id_ = id_of(message.frame)
             if id_ is None:
-                self.uncommitted = True
-            elif message.key is not None:
+                self.uncommitted.add(message.key)
+            else:
                 self.dropped[message.key] = max(id_, self.dropped.get(message.key, 0))
         self._messages.clear()
         self._bytes = 0
         self.overflowed = False
 
-    def behind(self, told: Mapping[str, int], after: int) -> list[Message]:
-        """Return what is not told yet: `told` is the newest id by account, `after` that of all others."""
+    def untold(self, reached: Mapping[str, int]) -> dict[str, int]:
+        """Return account → the newest id dropped, where that is above what was reached; others are left out."""
+        return {pubkey: newest for pubkey, newest in self.dropped.items() if newest > reached.get(pubkey, newest)}
+
+    def behind(self, reached: Mapping[str, int]) -> list[Message]:
+        """Return what is held of the accounts in `reached`, above the id there or without one."""
         return [
             message
             for message in self._messages
-            if (id_ := id_of(message.frame)) is None or id_ > told.get(message.key or "", after)
+            if message.key is not None
+            and message.key in reached
+            and ((id_ := id_of(message.frame)) is None or id_ > reached[message.key])
         ]
-
-    def is_told(self, told: Mapping[str, int], after: int) -> bool:
-        """Whether of everything that was dropped, the newest was told."""
-        return all(newest <= told.get(pubkey, after) for pubkey, newest in self.dropped.items())

@@ -1,0 +1,20 @@
+/** Client of account-socket: live, decoded Solana account state. */
+
+export { connect, Client, type Options } from "./client.js";
+export { AccountSocketError } from "./errors.js";
+export type { EventListener, EventOf, EventType, SubscriptionEvent } from "./events.js";
+export type {
+  Account,
+  AccountHead,
+  ClosedUpdate,
+  DiffUpdate,
+  Fields,
+  FieldsUpdate,
+  FullUpdate,
+  Integer,
+  Json,
+  Update,
+} from "./messages.js";
+export type { Selection, WhereValue } from "./selection.js";
+export type { Socket, SocketConstructor } from "./socket.js";
+export { Subscription } from "./subscription.js";

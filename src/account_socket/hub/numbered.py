@@ -1,0 +1,108 @@
+"""The numbered subscriptions of one client: by filter or by name, each in its shape."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from account_socket.hub.filters import Filter
+from account_socket.hub.hub import Done, Hub
+from account_socket.hub.outbox import Outbox
+from account_socket.hub.selections import Paging
+from account_socket.hub.shapers import DiffShaper, FieldsShaper, FullShaper, RatedShaper, Rates, Shaper
+from account_socket.hub.shapes import Shape
+
+
+@dataclass(eq=False, slots=True)
+class _Subscription:
+    shape: Shape
+    every: bool
+    paging: Paging | None = None
+    pubkeys: Sequence[str] = ()
+
+
+@dataclass(eq=False, slots=True)
+class _Taken:
+    """What several subscriptions of one shape share."""
+
+    shaper: Shaper
+    subscriptions: int
+    named: Counter[str]
+
+
+class Numbered:
+    """
+    Args:
+        outbox: the client's; it is this class that counts its `every`.
+    """
+
+    def __init__(self, hub: Hub, rates: Rates, outbox: Outbox) -> None:
+        self._hub = hub
+        self._rates = rates
+        self._outbox = outbox
+        self._subscriptions: dict[int, _Subscription] = {}
+        self._taken: dict[Shape, _Taken] = {}
+
+    def select(self, sub: int, filter: Filter, shape: Shape, *, every: bool, pages: bool) -> Paging:
+        """Send every update that `filter` fits; with `pages`, the caller tells what was there before."""
+        taken = self._take(sub, shape, every=every)
+        paging = self._hub.selections.join(filter, taken.shaper, pages=pages)
+        self._subscriptions[sub].paging = paging
+        return paging
+
+    def follow(self, sub: int, pubkeys: Sequence[str], shape: Shape, *, every: bool, done: Done) -> None:
+        """Send the states of accounts, then `done`, then every update; as `Hub.subscribe`."""
+        taken = self._take(sub, shape, every=every)
+        self._subscriptions[sub].pubkeys = pubkeys
+        taken.named.update(pubkeys)
+        self._hub.subscribe(taken.shaper, pubkeys, done)
+
+    def drop(self, sub: int) -> None:
+        """End a subscription; nothing of it comes any more that another one does not bring."""
+        subscription = self._subscriptions.pop(sub)
+        taken = self._taken[subscription.shape]
+        if subscription.paging is not None:
+            self._hub.selections.leave(subscription.paging)
+        taken.named.subtract(subscription.pubkeys)
+        gone = [pubkey for pubkey in subscription.pubkeys if not taken.named[pubkey]]
+        self._hub.unsubscribe(taken.shaper, gone)
+        for pubkey in gone:
+            del taken.named[pubkey]
+            taken.shaper.forget(pubkey)
+        self._outbox.every -= subscription.every
+        taken.subscriptions -= 1
+        if not taken.subscriptions:
+            self._release(taken)
+            del self._taken[subscription.shape]
+
+    def end(self) -> None:
+        """End all subscriptions: the client is gone."""
+        for subscription in self._subscriptions.values():
+            if subscription.paging is not None:
+                self._hub.selections.leave(subscription.paging)
+        for taken in self._taken.values():
+            self._release(taken)
+        self._subscriptions.clear()
+        self._taken.clear()
+
+    def _take(self, sub: int, shape: Shape, *, every: bool) -> _Taken:
+        taken = self._taken.get(shape)
+        if taken is None:
+            taken = self._taken[shape] = _Taken(self._make(shape), 0, Counter())
+        taken.subscriptions += 1
+        self._subscriptions[sub] = _Subscription(shape, every)
+        self._outbox.every += every
+        return taken
+
+    def _make(self, shape: Shape) -> Shaper:
+        if shape.fields:
+            return FieldsShaper(self._hub, self._outbox, shape)
+        if shape.diff:
+            return DiffShaper(self._hub, self._outbox, shape)
+        if shape.max_rate_ms:
+            return RatedShaper(self._hub, self._outbox, shape, self._rates)
+        return FullShaper(self._hub, self._outbox, shape)
+
+    def _release(self, taken: _Taken) -> None:
+        self._hub.detach(taken.shaper)

@@ -1,0 +1,229 @@
+"""
+What clients select by filter: who takes which selection, and which accounts are in it.
+
+All clients with the same filter share a selection. Of each account it is known which selections it was in at its last
+update, as far as a client was told of it: so whoever was told of it learns that it left or closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from account_socket.hub.filters import Filter, Filtered, FilterIndex
+from account_socket.hub.shapers import Shaper
+from account_socket.model import AccountUpdate
+
+SWEEP_ABOVE = 1_000
+"""So many selections that ended, and more than there are: then what is known of their accounts is looked through."""
+SWEEP_AT_ONCE = 64
+
+
+class Selection(Filtered):
+    """
+    Attributes:
+        members: who takes it, and how many subscriptions each has.
+        paging: those that are still told what was there before.
+        number: by which selections are put in order.
+    """
+
+    __slots__ = ("filter", "members", "number", "paging")
+
+    def __init__(self, filter: Filter, number: int) -> None:
+        self.filter = filter
+        self.number = number
+        self.members: dict[Shaper, int] = {}
+        self.paging: dict[Shaper, list[Paging]] = {}
+
+
+@dataclass(eq=False, slots=True)
+class Paging:
+    """
+    One subscription that is told, page by page, what was there before, while updates go on.
+
+    Attributes:
+        sent: the accounts that an update told it of.
+        after: up to which account the pages have come.
+        ended: no more pages are to come.
+    """
+
+    selection: Selection
+    target: Shaper
+    sent: set[str] = field(default_factory=set)
+    after: str = ""
+    ended: bool = False
+
+
+class PageRead:
+    """A page that is read: `seen` are the accounts that had an update meanwhile."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+
+
+@dataclass(slots=True)
+class Concern:
+    """
+    Whom an update concerns.
+
+    Attributes:
+        told: who is sent it.
+        left: who was sent the account before, and is told that it is not selected any more.
+    """
+
+    told: Collection[Shaper]
+    left: Collection[Shaper]
+
+
+class Selections:
+    """
+    Attributes:
+        active: whether any update has to be looked at.
+    """
+
+    def __init__(self) -> None:
+        self.active = False
+        self._by_filter: dict[Filter, Selection] = {}
+        self._index: FilterIndex[Selection] = FilterIndex()
+        self._last_number = 0
+        self._in: dict[str, tuple[Selection, ...]] = {}
+        self._tuples: dict[tuple[Selection, ...], tuple[Selection, ...]] = {}
+        self._reads: list[PageRead] = []
+        self._ended = 0
+        self._sweep: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._by_filter)
+
+    # ---- taking ----------------------------------------------------------------------------------------------
+
+    def join(self, filter: Filter, target: Shaper, *, pages: bool) -> Paging:
+        """Have `target` sent every update that fits; with `pages`, until `settle`, it is told what was there."""
+        selection = self._by_filter.get(filter)
+        if selection is None:
+            self._last_number += 1
+            selection = self._by_filter[filter] = Selection(filter, self._last_number)
+            self._index.add(selection)
+            self.active = True
+        selection.members[target] = selection.members.get(target, 0) + 1
+        paging = Paging(selection, target)
+        if pages:
+            selection.paging.setdefault(target, []).append(paging)
+        return paging
+
+    def settle(self, paging: Paging) -> None:
+        """Note that a subscription was told all that was there before; without effect the second time."""
+        waiting = paging.selection.paging.get(paging.target, [])
+        if paging in waiting:
+            waiting.remove(paging)
+            paging.ended = True
+            paging.sent.clear()
+            if not waiting:
+                del paging.selection.paging[paging.target]
+
+    def leave(self, paging: Paging) -> None:
+        """End a subscription that joined."""
+        self.settle(paging)
+        selection, target = paging.selection, paging.target
+        selection.members[target] -= 1
+        if selection.members[target]:
+            return
+        del selection.members[target]
+        if selection.members:
+            return
+        del self._by_filter[selection.filter]
+        self._index.discard(selection)
+        self._ended += 1
+        if not self._by_filter:
+            self._in.clear()
+            self._tuples.clear()
+            self._sweep.clear()
+            self._ended = 0
+            self.active = bool(self._reads)
+        elif self._ended > SWEEP_ABOVE + len(self._by_filter) and not self._sweep:
+            self._sweep = list(self._in)
+            self._ended = 0
+
+    # ---- pages -----------------------------------------------------------------------------------------------
+
+    def begin_read(self) -> PageRead:
+        """Note from now on which accounts have an update."""
+        read = PageRead()
+        self._reads.append(read)
+        self.active = True
+        return read
+
+    def end_read(self, read: PageRead) -> None:
+        """End what `begin_read` began."""
+        self._reads.remove(read)
+        self.active = bool(self._by_filter or self._reads)
+
+    def tell(self, paging: Paging, pubkey: str) -> None:
+        """Note that a page tells of an account that is selected."""
+        before = self._in.get(pubkey, ())
+        if paging.selection not in before:
+            self._keep(pubkey, tuple(sorted((*before, paging.selection), key=lambda selection: selection.number)))
+
+    # ---- updates ---------------------------------------------------------------------------------------------
+
+    def concern(self, update: AccountUpdate) -> Concern | None:
+        """Return whom an update concerns, if anybody, and note what its account is in from now on."""
+        pubkey = update.pubkey
+        for read in self._reads:
+            read.seen.add(pubkey)
+        if self._sweep:
+            self._sweep_some()
+        before = self._in.get(pubkey, ())
+        after = () if update.closed else self._find(update)
+        if not before and not after:
+            return None
+        told: Collection[Shaper] = ()
+        if len(after) == 1:
+            told = after[0].members
+        elif after:
+            told = dict.fromkeys(target for selection in after for target in selection.members)
+        gone = self._gone(pubkey, before, after, told) if before and before != after else ()
+        for selection in after:
+            for paging in (each for several in selection.paging.values() for each in several):
+                paging.sent.add(pubkey)
+        if before != after:
+            self._keep(pubkey, after)
+        return Concern(gone, ()) if update.closed else Concern(told, gone)
+
+    def _find(self, update: AccountUpdate) -> tuple[Selection, ...]:
+        found = self._index.find(update.account_type, update.owner, update.data_json)
+        return tuple(found) if len(found) < 2 else tuple(sorted(found, key=lambda selection: selection.number))
+
+    def _gone(
+        self, pubkey: str, before: Iterable[Selection], after: Iterable[Selection], told: Collection[Shaper]
+    ) -> Collection[Shaper]:
+        """Return who was told of an account in one of the selections it is no more in, and is not told of it now."""
+        still = set(after)
+        return [
+            target
+            for selection in before
+            if selection not in still
+            for target, count in selection.members.items()
+            if target not in told and _was_told(selection, target, count, pubkey)
+        ]
+
+    def _keep(self, pubkey: str, selections: tuple[Selection, ...]) -> None:
+        if not selections:
+            self._in.pop(pubkey, None)
+            return
+        if len(self._tuples) > 2 * len(self._by_filter) + SWEEP_ABOVE:
+            self._tuples.clear()
+        self._in[pubkey] = self._tuples.setdefault(selections, selections)
+
+    def _sweep_some(self) -> None:
+        for _ in range(min(SWEEP_AT_ONCE, len(self._sweep))):
+            pubkey = self._sweep.pop()
+            kept = self._in.get(pubkey, ())
+            alive = tuple(selection for selection in kept if selection.members)
+            if len(alive) != len(kept):
+                self._keep(pubkey, alive)
+
+
+def _was_told(selection: Selection, target: Shaper, count: int, pubkey: str) -> bool:
+    paging = selection.paging.get(target, ())
+    return count > len(paging) or any(pubkey in each.sent or pubkey <= each.after for each in paging)

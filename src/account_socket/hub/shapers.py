@@ -1,0 +1,209 @@
+"""
+Where the states of one client's numbered subscriptions are put, to be told in their form.
+
+A shaper stands in the client's place at the hub; what it is sent goes on to the client's outbox at once, in its form,
+which is made once for all who take it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count, takewhile
+from typing import Protocol
+
+from account_socket.hub.frames import Message
+from account_socket.hub.outbox import Outbox
+from account_socket.hub.shapes import Form, Shape, Shapes
+
+TICK_SECONDS = 0.01
+"""How exact those times are; only while somebody waits."""
+
+Later = Callable[[float, Callable[[], None]], object]
+
+
+class Sends(Protocol):
+    """What a shaper needs of the hub."""
+
+    shapes: Shapes
+
+    def send(self, outbox: Outbox, message: Message) -> None:
+        """Send one client one message, behind everything it was sent before."""
+
+
+class Shaper:
+    """
+    Attributes:
+        client: whose messages these are.
+        pubkeys: the accounts that come here by name.
+    """
+
+    __slots__ = ("_form", "_hub", "client", "pubkeys")
+
+    def __init__(self, hub: Sends, client: Outbox, shape: Shape) -> None:
+        self.client = client
+        self.pubkeys: dict[str, None] = {}
+        self._hub = hub
+        self._form: Form = hub.shapes.form(shape)
+
+    @property
+    def pending(self) -> Shaper:
+        """As an outbox's: the hub appends states to it, and finds it never empty."""
+        return self
+
+    def append(self, message: Message) -> None:
+        """Put one state into the client's outbox, in this form."""
+        raise NotImplementedError
+
+    def forget(self, pubkey: str) -> None:
+        """Take that nothing more is to come of an account unless it is put here anew."""
+
+    def clear(self) -> None:
+        """Let go of everything."""
+
+    def flush(self) -> None:
+        """Nothing ever waits here."""
+
+
+class FullShaper(Shaper):
+    """Tells states as they are, but for accounts that the client is subscribed to without a number: it has them."""
+
+    __slots__ = ()
+
+    def append(self, message: Message) -> None:
+        """As `Shaper`."""
+        if message.key not in self.client.pubkeys:
+            self._hub.send(self.client, message)
+
+
+class FieldsShaper(Shaper):
+    """Tells some fields."""
+
+    __slots__ = ()
+
+    def append(self, message: Message) -> None:
+        """As `Shaper`."""
+        self._hub.send(self.client, self._hub.shapes.fields(message, self._form))
+
+
+class DiffShaper(Shaper):
+    """Tells what changed since the state that was put into the client's outbox before."""
+
+    __slots__ = ("_told",)
+
+    def __init__(self, hub: Sends, client: Outbox, shape: Shape) -> None:
+        super().__init__(hub, client, shape)
+        self._told: dict[str, Message] = {}
+
+    def append(self, message: Message) -> None:
+        """As `Shaper`."""
+        shapes, pubkey = self._hub.shapes, message.key or ""
+        old = self._told.get(pubkey)
+        self._told[pubkey] = message
+        form = self._form
+        self._hub.send(self.client, shapes.whole(message, form) if old is None else shapes.diff(old, message, form))
+
+    def forget(self, pubkey: str) -> None:
+        """As `Shaper`; its next state is told whole."""
+        self._told.pop(pubkey, None)
+
+    def clear(self) -> None:
+        """As `Shaper`."""
+        self._told.clear()
+
+
+class RatedShaper(Shaper):
+    """Tells an account's newest state at most once in so long."""
+
+    __slots__ = ("_held", "_rates", "_seconds")
+
+    def __init__(self, hub: Sends, client: Outbox, shape: Shape, rates: Rates) -> None:
+        super().__init__(hub, client, shape)
+        self._rates = rates
+        self._seconds = shape.max_rate_ms / 1000
+        self._held: dict[str, Message | None] = {}
+
+    def append(self, message: Message) -> None:
+        """As `Shaper`, or keep it until the account's time has come; what answers a subscription goes at once."""
+        pubkey = message.key or ""
+        if pubkey in self._held and not message.answers:
+            self._held[pubkey] = message
+            return
+        self._held.setdefault(pubkey, None)
+        self._send(pubkey, message)
+
+    def _send(self, pubkey: str, message: Message) -> None:
+        self._hub.send(self.client, self._hub.shapes.whole(message, self._form))
+        self._rates.start(self, pubkey, self._seconds)
+
+    def release(self, pubkey: str) -> None:
+        """Send what is held of an account, or let its next state go at once."""
+        message = self._held.pop(pubkey, None)
+        if message is not None:
+            self._held[pubkey] = None
+            self._send(pubkey, message)
+
+    def forget(self, pubkey: str) -> None:
+        """As `Shaper`; what is held of it is old."""
+        if pubkey in self._held:
+            self._held[pubkey] = None
+
+    def clear(self) -> None:
+        """As `Shaper`."""
+        self._held.clear()
+        self._rates.stop(self)
+
+
+class Rates:
+    """
+    One timer for all accounts of all clients that are told at most so often.
+
+    Args:
+        later: runs a callable in so many seconds (`loop.call_later`).
+        clock: seconds, never going back.
+    """
+
+    def __init__(self, later: Later, clock: Callable[[], float]) -> None:
+        self._later = later
+        self._clock = clock
+        self._due: dict[RatedShaper, dict[str, float]] = {}
+        self._next: list[tuple[float, int, RatedShaper]] = []
+        self._entries = count()
+        self._running = False
+
+    def start(self, shaper: RatedShaper, pubkey: str, seconds: float) -> None:
+        """Have `shaper.release(pubkey)` called in so many seconds, counted from now; always so many of a shaper."""
+        due = self._due.get(shaper)
+        if due is None:
+            due = self._due[shaper] = {}
+        due.pop(pubkey, None)  # as all of a shaper wait equally long, they stand in the order of their times
+        due[pubkey] = self._clock() + seconds
+        if len(due) == 1:
+            self._queue(shaper, due[pubkey])
+
+    def _queue(self, shaper: RatedShaper, at: float) -> None:
+        heappush(self._next, (at, next(self._entries), shaper))
+        if not self._running:
+            self._running = True
+            self._later(TICK_SECONDS, self._tick)
+
+    def stop(self, shaper: RatedShaper) -> None:
+        """Forget a shaper."""
+        self._due.pop(shaper, None)
+
+    def _tick(self) -> None:
+        now = self._clock()
+        while self._next and self._next[0][0] <= now:
+            _, _, shaper = heappop(self._next)
+            due = self._due.pop(shaper, {})
+            waiting = [pubkey for pubkey, _ in takewhile(lambda each: each[1] <= now, due.items())]
+            for pubkey in waiting:
+                del due[pubkey]
+            if due:
+                self._due[shaper] = due
+                self._queue(shaper, next(iter(due.values())))
+            for pubkey in waiting:
+                shaper.release(pubkey)
+        self._running = bool(self._next)
+        if self._running:
+            self._later(TICK_SECONDS, self._tick)

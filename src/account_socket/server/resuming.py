@@ -1,0 +1,203 @@
+"""
+One WebSocket client's requests to go on where it broke off, one after the other.
+
+The accounts of such a request count as subscribed from the start. What was missed is written as answers, which
+nothing replaces, a page whenever the client has taken the one before; then comes the ack, then what was held
+meanwhile. An account of which that cannot be done is subscribed to as if it were new, before the ack.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from account_socket.hub.frames import answer_message, past_payload
+from account_socket.hub.hub import Answered, Hub
+from account_socket.hub.outbox import Outbox
+from account_socket.protocol.codes import Close
+from account_socket.protocol.messages import Subscribe, subscribe_ack
+from account_socket.server.catching_up import CatchUp, Past
+from account_socket.store.base import StoredUpdate
+
+log = structlog.get_logger("account_socket.websocket")
+
+
+class Resumable(Protocol):
+    """A client that may be told what it missed."""
+
+    number: int
+    outbox: Outbox
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether it was written everything so far."""
+
+    def close(self, close: Close) -> None:
+        """Say why, and end."""
+
+
+@dataclass(eq=False)
+class _Request:
+    """
+    Attributes:
+        again: the accounts that the client was subscribed to already.
+        lost: those that it is not resumed of.
+    """
+
+    subscribe: Subscribe
+    after: Mapping[str, int]
+    again: list[str]
+    lost: list[str] = field(default_factory=list)
+    found: set[str] = field(default_factory=set)
+    foreign: set[str] = field(default_factory=set)
+    stale: bool = False
+
+    def note(self, answered: Answered, pubkeys: Collection[str]) -> None:
+        """Keep what the hub said of `pubkeys` for the ack."""
+        self.found.update(pubkey for pubkey in answered.found if pubkey in pubkeys)
+        self.foreign.update(pubkey for pubkey in answered.foreign if pubkey in pubkeys)
+        self.stale |= answered.stale
+
+    def ack(self, epoch: str) -> bytes | None:
+        """Return the ack, if one was asked for."""
+        if self.subscribe.id is None:
+            return None
+        found, foreign = (
+            [key for key in self.subscribe.pubkeys if key in some] for some in (self.found, self.foreign)
+        )
+        return subscribe_ack(self.subscribe.id, epoch, found, foreign, stale=self.stale, unrecovered=self.lost)
+
+
+class Resumer:
+    """
+    Args:
+        past: what history is read from; None: there is none, and nothing is resumed.
+        max_bytes: the most that is held meanwhile.
+    """
+
+    def __init__(self, client: Resumable, hub: Hub, epoch: str, past: Past | None, max_bytes: int) -> None:
+        self._client = client
+        self._hub = hub
+        self._epoch = epoch
+        self._past = past
+        self._max_bytes = max_bytes
+        self._queue: deque[_Request] = deque()
+        self._reserved: dict[str, _Request] = {}
+        self._catch_up: CatchUp | None = None
+        self._room = asyncio.Event()
+        self._ended = False
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, subscribe: Subscribe) -> None:
+        """Take a request that has an `after`."""
+        assert subscribe.resume is not None, "a plain request is the hub's business"
+        pubkeys = self._client.outbox.pubkeys
+        again = [pubkey for pubkey in subscribe.pubkeys if pubkey in pubkeys]
+        request = _Request(subscribe, subscribe.resume.after, again)
+        for pubkey in subscribe.pubkeys:
+            if pubkey not in pubkeys:
+                pubkeys[pubkey] = None
+                self._reserved[pubkey] = request
+        self._queue.append(request)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def drop(self, pubkeys: Iterable[str]) -> None:
+        """Have nothing more told of these accounts: the client unsubscribes."""
+        dropped = [pubkey for pubkey in pubkeys if pubkey in self._reserved]
+        self._release(dropped)
+        if self._catch_up is not None:
+            self._catch_up.drop(dropped)
+
+    def wake(self) -> None:
+        """Take that something was written."""
+        if self._client.takes_more:
+            self._room.set()
+
+    def end(self) -> None:
+        """Take that the client is gone, or about to go."""
+        self._ended = True
+        self._room.set()
+        self._release(list(self._reserved))
+        if self._catch_up is not None:
+            self._catch_up.end()
+
+    def _release(self, pubkeys: Iterable[str]) -> None:
+        for pubkey in pubkeys:
+            del self._reserved[pubkey]
+            del self._client.outbox.pubkeys[pubkey]
+
+    async def _run(self) -> None:
+        try:
+            while self._queue and not self._ended:
+                await self._resume(self._queue.popleft())
+        except Exception:  # our bug must cost this client only
+            log.exception("client not resumed", conn=self._client.number)
+            self._client.close(Close.INTERNAL)
+        finally:
+            self._task = None
+
+    async def _resume(self, request: _Request) -> None:
+        await self._subscribe_new(request)
+        after = {pubkey: id_ for pubkey, id_ in request.after.items() if self._reserved.get(pubkey) is request}
+        resume = request.subscribe.resume
+        if self._past is None or resume is None or resume.epoch != self._epoch:
+            self._start_over(request, after)
+            return
+        catch_up = self._past.catch_up(after, max_bytes=self._max_bytes, tell=self._tell)
+        self._catch_up = catch_up
+        try:
+            await catch_up.run()
+            if not self._ended:
+                request.note(catch_up.answered, catch_up.reached)
+                self._start_over(request, catch_up.lost)
+                self._follow(catch_up)
+        finally:
+            catch_up.end()
+            self._catch_up = None
+
+    async def _subscribe_new(self, request: _Request) -> None:
+        """Subscribe to the accounts without an `after`, and ask again for those that there is a subscription to."""
+        outbox = self._client.outbox
+        new = [key for key in request.subscribe.pubkeys if self._reserved.get(key) is request]
+        new = [key for key in new if key not in request.after]
+        self._release(new)
+        done = asyncio.Event()
+
+        def note(answered: Answered) -> None:
+            request.note(answered, request.subscribe.pubkeys)
+            done.set()
+
+        self._hub.subscribe(outbox, [*new, *(key for key in request.again if key in outbox.pubkeys)], note)
+        await done.wait()
+
+    def _start_over(self, request: _Request, pubkeys: Collection[str]) -> None:
+        """Subscribe to accounts as if they were new, and answer the request."""
+        request.lost = [pubkey for pubkey in pubkeys if self._reserved.get(pubkey) is request]
+        self._release(request.lost)
+
+        def answer(answered: Answered) -> None:
+            request.note(answered, request.lost)
+            ack = request.ack(self._epoch)
+            if ack is not None and not self._ended:
+                self._hub.answer(self._client.outbox, ack)
+
+        self._hub.subscribe(self._client.outbox, request.lost, answer)
+
+    async def _tell(self, updates: Sequence[StoredUpdate]) -> None:
+        outbox = self._client.outbox
+        for update in updates:
+            self._hub.send(outbox, answer_message(past_payload(update.pubkey, update.account_json, update.event)))
+        self._room.clear()
+        await self._room.wait()
+
+    def _follow(self, catch_up: CatchUp) -> None:
+        for pubkey in catch_up.reached:
+            del self._reserved[pubkey]
+        for message in catch_up.hand_over(self._client.outbox):
+            self._hub.send(self._client.outbox, message)

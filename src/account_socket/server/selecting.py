@@ -1,0 +1,131 @@
+"""What a connection does with numbered subscriptions: they are begun, told what was there before, and ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from functools import partial
+from typing import Protocol
+
+import structlog
+
+from account_socket.hub.hub import Answered
+from account_socket.hub.numbered import Numbered
+from account_socket.hub.outbox import Outbox
+from account_socket.hub.selections import Paging
+from account_socket.protocol import messages
+from account_socket.protocol.messages import Deselect, Id
+from account_socket.protocol.selection import Select
+from account_socket.server.clients import Clients
+from account_socket.server.filter_check import filter_of, shape_of
+
+ROOM_SECONDS = 0.02
+"""How often it is looked whether a client has taken its page."""
+AGAIN_SECONDS = 1.0
+"""When a page that could not be read is read again."""
+
+log = structlog.get_logger("account_socket.websocket")
+
+
+class Selecting:
+    """
+    The numbered subscriptions of one connection.
+
+    Args:
+        client: who is told of them.
+    """
+
+    def __init__(self, client: Selector, clients: Clients) -> None:
+        self._client = client
+        self._clients = clients
+        self._numbered = Numbered(clients.hub, clients.rates, client.outbox)
+        self._waiting: deque[tuple[int, Paging]] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, sub: int, request: Select) -> None:
+        """Begin a subscription; by filter its ack comes first, by name the states do."""
+        shape, every = shape_of(request), request.delivery == "every"
+        if request.pubkeys:
+            done = partial(self._followed, request.id, sub)
+            self._numbered.follow(sub, request.pubkeys, shape, every=every, done=done)
+            return
+        pages = request.snapshot and self._clients.pages is not None
+        paging = self._numbered.select(sub, filter_of(request), shape, every=every, pages=pages)
+        if request.id is not None:
+            self._answer(messages.select_ack(request.id, self._clients.epoch, sub))
+        if not pages:
+            self._answer(messages.snapshot_end(sub, 0))
+            return
+        self._waiting.append((sub, paging))
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._tell_pages())
+
+    def _followed(self, id: Id | None, sub: int, answered: Answered) -> None:
+        if id is not None and not self._client.gone:
+            found, foreign, stale = answered.found, answered.foreign, answered.stale
+            self._answer(messages.subscribe_ack(id, self._clients.epoch, found, foreign, stale=stale, sub=sub))
+
+    def drop(self, request: Deselect) -> None:
+        """End a subscription."""
+        self._numbered.drop(request.sub)
+        if request.id is not None:
+            self._answer(messages.unsubscribe_ack(request.id, self._clients.epoch))
+
+    def end(self) -> None:
+        """End all: the client is gone."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        self._waiting.clear()
+        self._numbered.end()
+
+    def _answer(self, payload: bytes) -> None:
+        self._clients.hub.answer(self._client.outbox, payload)
+
+    # ---- what was there before -------------------------------------------------------------------------------
+
+    async def _tell_pages(self) -> None:
+        """Tell one subscription after the other: a client has one page in memory, however many it asked for."""
+        try:
+            while self._waiting:
+                sub, paging = self._waiting.popleft()
+                await self._tell(sub, paging)
+        except Exception:  # our bug must cost this client only
+            log.exception("telling states failed")
+            self._client.abort()
+        self._task = None
+
+    async def _tell(self, sub: int, paging: Paging) -> None:
+        pages = self._clients.pages
+        assert pages is not None  # else nobody waits
+        told, more = 0, True
+        while more:
+            while not self._client.takes_more or self._client.outbox.pending:  # noqa: ASYNC110  (polled only behind a page)
+                await asyncio.sleep(ROOM_SECONDS if not self._client.takes_more else 0)
+            page = await pages.tell(paging)
+            if paging.ended:
+                return
+            if page is None:
+                await asyncio.sleep(AGAIN_SECONDS)
+                continue
+            told += page[0]
+            more = page[1] is not None
+        self._clients.hub.selections.settle(paging)
+        self._answer(messages.snapshot_end(sub, told))
+
+
+class Selector(Protocol):
+    """A connection, as far as subscriptions need it."""
+
+    outbox: Outbox
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether the client was written everything so far."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing is sent any more."""
+
+    def abort(self) -> None:
+        """Cut the client off."""

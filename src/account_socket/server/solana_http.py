@@ -1,0 +1,108 @@
+"""POST /: Solana's JSON-RPC over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+
+from aiohttp import web
+
+from account_socket.metrics import Metrics
+from account_socket.protocol.solana_jsonrpc import INTERNAL_ERROR, Message, Request, RpcFault, read
+from account_socket.server.clients import Clients
+from account_socket.server.http import HttpProtocol
+from account_socket.server.limits import Limits
+from account_socket.server.rest_answers import Answers
+from account_socket.server.rest_parameters import RefusedError
+from account_socket.server.solana_connection import MAX_BATCH
+from account_socket.server.solana_feed import SolanaFeed
+from account_socket.server.solana_reads import Known, SolanaReads
+
+ALLOW_HEADERS = "Content-Type, solana-client"
+"""web3.js names itself in a header of its own, which browsers ask about first."""
+PREFLIGHT_SECONDS = 600
+
+
+class Solana:
+    """
+    The dialect as a whole, as the listener serves it.
+
+    Attributes:
+        feed: who is subscribed.
+        known: what is answered from.
+    """
+
+    def __init__(self, known: Known) -> None:
+        self.known = known
+        self.feed = SolanaFeed(known)
+        self._reads = SolanaReads(known)
+        self._requests = 0
+        self._refused = 0
+
+    def add_to(self, app: web.Application, clients: Clients, metrics: Metrics) -> None:
+        """Have an application that has not started answer POST /."""
+        self._limits: Limits = clients.limits
+        self._answers = Answers(clients.limits)
+        app.router.add_post("/", self._post)
+        app.router.add_options("/", self._preflight)
+        add = metrics.add
+        add("account_socket_solana_requests", "JSON-RPC requests by HTTP", "counter", lambda: self._requests)
+        add("account_socket_solana_refused", "Of these, answered with an error", "counter", lambda: self._refused)
+        registry = self.feed.registry
+        add("account_socket_solana_subscriptions", "Distinct JSON-RPC subscriptions", "gauge", lambda: len(registry))
+        proxy = self.known.proxy
+        if proxy is not None:
+            add("account_socket_solana_forwarded", "Passed on to the node", "counter", lambda: proxy.forwarded)
+
+    async def _preflight(self, request: web.Request) -> web.StreamResponse:
+        headers = {
+            "Access-Control-Allow-Methods": "POST",
+            "Access-Control-Allow-Headers": ALLOW_HEADERS,
+            "Access-Control-Max-Age": str(PREFLIGHT_SECONDS),
+        }
+        return web.Response(status=204, headers=headers | self._answers.sharing(request))
+
+    async def _post(self, request: web.Request) -> web.StreamResponse:
+        message = read(await request.read(), MAX_BATCH)
+        if not self._may_ask(request, len(message.entries)):
+            fault = RpcFault(429, f"more than {self._limits.max_requests_per_second:g} requests a second; wait")
+            return self._whole(request, _told(message, fault), status=429)
+        answers = await asyncio.gather(*(self._answer_one(entry) for entry in message.entries))
+        reply = message.join(answers)
+        try:
+            response = await self._answers.send(request, [reply or b""])
+        except RefusedError as refused:
+            return self._whole(request, _told(message, RpcFault(INTERNAL_ERROR, f"Internal error: {refused}")))
+        if not response.prepared:
+            response.headers.update(self._answers.sharing(request))
+        return response
+
+    def _whole(self, request: web.Request, body: bytes, status: int = 200) -> web.Response:
+        self._refused += 1
+        headers = self._answers.sharing(request) | ({"Retry-After": "1"} if status != 200 else {})
+        return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+
+    @staticmethod
+    def _may_ask(request: web.Request, count: int) -> bool:
+        protocol = request.protocol
+        if not isinstance(protocol, HttpProtocol):
+            return True
+        now = monotonic()
+        return [protocol.budget.take(now) for _ in range(max(1, count))].count(False) == 0
+
+    async def _answer_one(self, entry: Request | bytes | None) -> bytes | None:
+        if not isinstance(entry, Request):
+            self._refused += entry is not None
+            return entry
+        self._requests += 1
+        try:
+            return entry.answer(await self._reads.call(entry.method, entry.params))
+        except RpcFault as fault:
+            self._refused += 1
+            return entry.refuse(fault)
+
+
+def _told(message: Message, fault: RpcFault) -> bytes:
+    """Return `fault` as the answer to the whole message."""
+    entries = [entry.refuse(fault) if isinstance(entry, Request) else entry for entry in message.entries]
+    return message.join(entries) or b""

@@ -1,0 +1,176 @@
+"""The Python client against servers that lie, stall, refuse and end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+
+import pytest
+from tests.samples import KEY_A
+from websockets.asyncio.server import ServerConnection, serve
+
+from account_socket.client import (
+    Client,
+    ClosedError,
+    Disconnected,
+    NoAnswerError,
+    NotAServerError,
+    Patience,
+    RefusedError,
+    ServerError,
+    Subscribed,
+    connect,
+)
+
+Handler: TypeAlias = Callable[[ServerConnection], Awaitable[None]]
+ACK = json.dumps({"type": "ack", "id": 0, "action": "subscribe", "epoch": "e", "found": [], "foreign": [KEY_A]})
+HASTY = Patience(open=0.3, answer=0.3, close=0.1, retry=0.01)
+SECRET = "s3cr3t-k3y-of-somebody"
+
+
+@asynccontextmanager
+async def client_of(handler: Handler) -> AsyncIterator[Client]:
+    """A client of a server that does with each connection, once a request came, what the test says."""
+
+    async def handle(connection: ServerConnection) -> None:
+        await connection.recv()
+        await handler(connection)
+
+    async with serve(handle, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with connect(f"ws://127.0.0.1:{port}/ws?api-key={SECRET}", patience=HASTY) as client:
+            yield client
+
+
+@pytest.mark.parametrize("message", ["", "{", "[]", "{}", '"text"', '{"type":"ack"}', "\0" * 100_000, b"\xff\xfe"])
+async def test_garbage_is_not_a_server(message: str | bytes) -> None:
+    """What is no message of a server ends a subscription at once, names no secret, and it stays ended."""
+    async with client_of(lambda connection: connection.send(message)) as client:
+        subscription = client.subscribe(KEY_A)
+        with pytest.raises(NotAServerError, match="is not an account-socket server") as refused:
+            await anext(subscription)
+        assert SECRET not in str(refused.value)
+        with pytest.raises(StopAsyncIteration):
+            await anext(subscription)
+
+
+async def test_garbage_behind_an_answer() -> None:
+    """Also behind good messages garbage ends it, rather than being fetched again for ever."""
+
+    async def lie(connection: ServerConnection) -> None:
+        await connection.send(ACK)
+        await connection.send("{")
+
+    async with client_of(lie) as client:
+        events = client.subscribe(KEY_A).events()
+        answer = await anext(events)
+        assert isinstance(answer, Subscribed)
+        assert answer.foreign == (KEY_A,)
+        with pytest.raises(NotAServerError):
+            await anext(events)
+
+
+@pytest.mark.parametrize("code", [1003, 1007, 1009, 4401, 4403])
+async def test_closes_that_are_final(code: int) -> None:
+    """A close after which the same would happen again raises, with its code and words, and is not tried again."""
+    tries = 0
+
+    async def end(connection: ServerConnection) -> None:
+        nonlocal tries
+        tries += 1
+        await connection.send(ACK)
+        await connection.close(code, "in words")
+
+    async with client_of(end) as client:
+        with pytest.raises(ClosedError, match=rf"\({code}: in words\)") as ended:
+            await anext(client.subscribe(KEY_A))
+        assert (ended.value.code, ended.value.retryable, tries) == (code, False, 1)
+
+
+@pytest.mark.parametrize(
+    ("code", "least", "most"), [(1001, 0, 1), (1011, 0, 1), (4008, 0, 1), (4012, 0, 1), (1013, 5, 6), (4029, 5, 6)]
+)
+async def test_closes_that_are_not(code: int, least: float, most: float) -> None:
+    """Behind another close it goes on; where the server is full, or asked too much, only seconds later."""
+
+    async def end(connection: ServerConnection) -> None:
+        await connection.send(ACK)
+        await connection.close(code, "in words")
+
+    async with client_of(end) as client:
+        events = client.subscribe(KEY_A).events()
+        assert isinstance(await anext(events), Subscribed)
+        broken = await anext(events)
+        assert isinstance(broken, Disconnected)
+        assert f"({code}: in words)" in broken.reason
+        assert least <= broken.retry_in < most
+        if not least:
+            assert isinstance(await anext(events), Subscribed)
+
+
+async def test_errors_are_told_by_their_code() -> None:
+    """An error answer raises with its code; one that passes is tried again, if the server has answered before."""
+
+    async def refuse(connection: ServerConnection) -> None:
+        await connection.send(json.dumps({"type": "error", "id": 0, "code": "too_many_subscriptions", "message": "m"}))
+        await connection.wait_closed()
+
+    async def limit(connection: ServerConnection) -> None:
+        await connection.send(json.dumps({"type": "error", "id": 0, "code": "rate_limited", "message": "m"}))
+        await connection.wait_closed()
+
+    async with client_of(refuse) as client:
+        with pytest.raises(RefusedError, match="too_many_subscriptions: m") as refused:
+            await anext(client.subscribe(KEY_A))
+        assert refused.value.code == "too_many_subscriptions"
+    async with client_of(limit) as client:
+        broken = await anext(client.subscribe(KEY_A).events())
+        assert isinstance(broken, Disconnected)
+        assert broken.retry_in >= 5
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"HTTP/1.1 101 Switching Protocols\r\n", b"HTTP/1.1 500 No\r\n\r\n", b"\xff" * 64]
+)
+async def test_everything_ends_in_time(said: bytes) -> None:
+    """Who takes a connection and stalls, or says what is no WebSocket and no HTTP answer, is an error within time."""
+
+    async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(said)
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(stall, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/{SECRET}/ws?api-key={SECRET}"
+        async with connect(url, patience=HASTY) as client, asyncio.timeout(5):
+            for ask in (lambda: anext(client.subscribe(KEY_A)), lambda: client.get(KEY_A)):
+                with pytest.raises(ServerError) as refused:
+                    await ask()
+                assert SECRET not in str(refused.value) + refused.value.hint
+
+
+async def test_silence_is_no_answer() -> None:
+    """A server that shakes hands and then says nothing is an error that says so."""
+    async with client_of(lambda connection: connection.wait_closed()) as client:
+        with pytest.raises(NoAnswerError, match="no answer for 0 seconds"):
+            await anext(client.subscribe(KEY_A))
+
+
+async def test_a_read_by_http_that_is_cancelled_lets_go() -> None:
+    """A cancelled `get` closes its connection at once, and leaves no thread waiting for it."""
+    gone = asyncio.Event()
+
+    async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        gone.set()
+
+    async with await asyncio.start_server(stall, "127.0.0.1", 0) as server:
+        async with connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.get(KEY_A), 0.1)
+            await asyncio.wait_for(gone.wait(), 5)
