@@ -66,7 +66,8 @@ locks: ## renew requirements/*.txt to the newest versions that pyproject.toml al
 	env -u PIP_FIND_LINKS $(LOCK) --group dev -c requirements/run.txt -o requirements/dev.txt
 
 clean: ## delete what these commands made: .venv, caches, build
-	rm -rf $(VENV) build dist tests/node/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist tests/node/node_modules clients/typescript/node_modules clients/typescript/dist \
+	  .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -85,8 +86,10 @@ $(VENV)/installed-run: requirements/run.txt pyproject.toml | $(BIN)/python
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/installed-dev: requirements/dev.txt tests/node/package-lock.json $(VENV)/installed-run
+$(VENV)/installed-dev: requirements/dev.txt tests/node/package-lock.json clients/typescript/package-lock.json \
+		$(VENV)/installed-run
 	$(PIP) install --quiet --require-hashes -r requirements/dev.txt
-	@if command -v npm >/dev/null; then npm ci --prefix tests/node --silent --no-audit --no-fund; \
+	@if command -v npm >/dev/null; then for each in tests/node clients/typescript; do \
+	  npm ci --prefix $$each --silent --no-audit --no-fund --ignore-scripts || exit; done; \
 	else echo "npm is not installed: the tests of Node.js clients will be skipped"; fi
 	@touch $@

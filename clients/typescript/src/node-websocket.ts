@@ -86,7 +86,7 @@ export class NodeWebSocket implements Socket {
     } catch (error) {
       if (!(error instanceof FrameError)) throw error;
       this.sendClose(error.code, error.message);
-      this.fail(error.code, error.message);
+      this.fail(ABNORMAL, error.message);
     }
   }
 

@@ -38,13 +38,15 @@ interface OnlyFields {
   /** Dotted paths into `data_json`. */
   fields: readonly string[];
   mode?: undefined;
-  maxRateMs?: number;
+  maxRateMs?: undefined;
+  delivery?: "every";
 }
 
 interface Diff {
   mode: "diff";
   fields?: undefined;
-  maxRateMs?: number;
+  maxRateMs?: undefined;
+  delivery?: "every";
 }
 
 interface Paced {
@@ -52,6 +54,7 @@ interface Paced {
   fields?: undefined;
   /** At most one update of an account in so many ms; the last one always comes. */
   maxRateMs: number;
+  delivery?: undefined;
 }
 
 /** What to subscribe to, and in which shape. */

@@ -6,7 +6,7 @@ const client = connect("ws://127.0.0.1:8080/ws", { maxQueued: 100 });
 
 client.subscribe({ pubkeys: ["a"], delivery: "every" });
 client.subscribe({ accountType: "Pool", where: { token_a_mint: ["a", "b"], "reward_infos.0.initialized": 1n } });
-client.subscribe({ accountType: "Pool", fields: ["sqrt_price"], maxRateMs: 1000 });
+client.subscribe({ accountType: "Pool", fields: ["sqrt_price"], delivery: "every" });
 client.subscribe({ program: "p", mode: "diff", snapshot: false });
 client.subscribe({ accountType: "Pool", mode: "full", maxRateMs: 5 });
 
@@ -14,6 +14,8 @@ client.subscribe({ accountType: "Pool", mode: "full", maxRateMs: 5 });
 client.subscribe({ pubkeys: ["a"], accountType: "Pool" });
 // @ts-expect-error: fields or diff, not both
 client.subscribe({ pubkeys: ["a"], fields: ["sqrt_price"], mode: "diff" });
+// @ts-expect-error: paced or fields, not both
+client.subscribe({ pubkeys: ["a"], fields: ["sqrt_price"], maxRateMs: 5 });
 // @ts-expect-error: never conflated, so not paced either
 client.subscribe({ pubkeys: ["a"], delivery: "every", maxRateMs: 5 });
 // @ts-expect-error: no such shape

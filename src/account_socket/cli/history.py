@@ -30,15 +30,13 @@ def command(
 
 
 async def _history(pubkey: str, url: str, limit: int, before: int | None, *, as_json: bool) -> int:
-    import msgspec  # noqa: PLC0415  (not for --help)
-
-    from account_socket.cli.lines import account_line  # noqa: PLC0415  (not for --help)
+    from account_socket.cli.lines import account_json, account_line  # noqa: PLC0415  (not for --help)
     from account_socket.client import connect  # noqa: PLC0415  (not for --help)
 
     told = False
     async with connect(url) as client:
         async for account in client.history(pubkey, before_id=before, limit=limit):
-            emit(msgspec.json.encode(account).decode() if as_json else account_line(account))
+            emit(account_json(account) if as_json else account_line(account))
             told = True
     if told:
         return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from account_socket.client import Account, Update
 
 
@@ -19,3 +21,10 @@ def update_line(update: Update) -> str:
     event = f" {update.event}" if update.event else ""
     stale = " stale" if update.stale else ""
     return f"{update.pubkey} {account_line(update.account)} {update.source}{event}{stale}"
+
+
+def account_json(account: Account) -> str:
+    """Return an account as the server publishes it."""
+    told = msgspec.structs.asdict(account)
+    absent = [name for name in ("closed", "signature") if not told[name]]
+    return msgspec.json.encode({name: value for name, value in told.items() if name not in absent}).decode()

@@ -85,6 +85,12 @@ class Progress:
         after = {pubkey: self._after[pubkey] for pubkey in pubkeys if pubkey in self._after}
         return {"after": after, "epoch": self._epoch} if after else {}
 
+    def give_up_resuming(self) -> bool:
+        """Begin anew on the next connection: the server cannot resume this. Return whether that is something else."""
+        resuming, self._epoch, self._after_id = self._resuming, "", None
+        self._after.clear()
+        return resuming
+
     def see(self, update: Update) -> bool:
         """Note an update; return whether it is news, and not what was told before a break."""
         self._told = True

@@ -162,6 +162,8 @@ class Subscription:
                 return self._progress.answer(frame)
             case SnapshotEnd():
                 return self._progress.end_snapshot(frame)
+            case Refusal(code="invalid_message") if self._progress.give_up_resuming():
+                raise ServerError("the server cannot resume this subscription", retryable=True)
             case Refusal():
                 raise RefusedError(frame.code, frame.message)
         return frame

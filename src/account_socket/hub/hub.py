@@ -140,7 +140,7 @@ class Hub:
     def _tell_selected(self, message: Message, update: AccountUpdate, concern: Concern) -> None:
         """Send an update to those who select its account and are not sent it by name."""
         named = self._subscribers.get(update.pubkey, {})
-        waiting = [request.outbox for request, sends in self._waiting.get(update.pubkey, ()) if sends]
+        waiting = {request.outbox for request, sends in self._waiting.get(update.pubkey, ()) if sends}
         self._fan_out(message, [each for each in concern.told if each not in named and each not in waiting])
         if concern.left:
             covered = {each.client for several in (named, waiting, concern.told) for each in several}
@@ -290,7 +290,7 @@ class Hub:
         if not waiting:
             self._waiting.pop(pubkey, None)
 
-    def hand_over(self, outbox: Outbox, heir: Outbox) -> None:
+    def hand_over(self, outbox: Outbox, heir: Target) -> None:
         """Send `heir` what `outbox` is subscribed to, in its place; of each account the first state must have come."""
         for pubkey in outbox.pubkeys:
             subscribers = self._subscribers[pubkey]
@@ -326,10 +326,14 @@ class Hub:
 
     def send(self, outbox: Target, message: Message) -> None:
         """Send one client one message, behind everything it was sent before."""
+        self.messages += 1
+        self.put(outbox, message)
+
+    def put(self, outbox: Target, message: Message) -> None:
+        """Send one client a message that was counted when it was put into a shaper."""
         if not outbox.pending:
             self.touch(outbox)
         outbox.pending.append(message)
-        self.messages += 1
 
     def touch(self, outbox: Target) -> None:
         """Have `outbox` flushed at the end of this loop turn."""

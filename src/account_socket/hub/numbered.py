@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from account_socket.hub.filters import Filter
@@ -53,19 +53,29 @@ class Numbered:
 
     def follow(self, sub: int, pubkeys: Sequence[str], shape: Shape, *, every: bool, done: Done) -> None:
         """Send the states of accounts, then `done`, then every update; as `Hub.subscribe`."""
+        self._hub.subscribe(self.name(sub, pubkeys, shape, every=every), pubkeys, done)
+
+    def name(self, sub: int, pubkeys: Sequence[str], shape: Shape, *, every: bool) -> Shaper:
+        """Return where the caller is to have the states of accounts put."""
         taken = self._take(sub, shape, every=every)
         self._subscriptions[sub].pubkeys = pubkeys
         taken.named.update(pubkeys)
-        self._hub.subscribe(taken.shaper, pubkeys, done)
+        return taken.shaper
 
-    def drop(self, sub: int) -> None:
-        """End a subscription; nothing of it comes any more that another one does not bring."""
+    def drop(self, sub: int, release: Callable[[Shaper, Sequence[str]], None] = lambda *_: None) -> None:
+        """
+        End a subscription; nothing of it comes any more that another one does not bring.
+
+        Args:
+            release: told, before, of the accounts that are not to be put there any more.
+        """
         subscription = self._subscriptions.pop(sub)
         taken = self._taken[subscription.shape]
         if subscription.paging is not None:
             self._hub.selections.leave(subscription.paging)
         taken.named.subtract(subscription.pubkeys)
         gone = [pubkey for pubkey in subscription.pubkeys if not taken.named[pubkey]]
+        release(taken.shaper, gone)
         self._hub.unsubscribe(taken.shaper, gone)
         for pubkey in gone:
             del taken.named[pubkey]

@@ -199,13 +199,13 @@ class Selections:
     ) -> Collection[Shaper]:
         """Return who was told of an account in one of the selections it is no more in, and is not told of it now."""
         still = set(after)
-        return [
+        return dict.fromkeys(
             target
             for selection in before
             if selection not in still
             for target, count in selection.members.items()
             if target not in told and _was_told(selection, target, count, pubkey)
-        ]
+        )
 
     def _keep(self, pubkey: str, selections: tuple[Selection, ...]) -> None:
         if not selections:

@@ -27,7 +27,7 @@ class Sends(Protocol):
 
     shapes: Shapes
 
-    def send(self, outbox: Outbox, message: Message) -> None:
+    def put(self, outbox: Outbox, message: Message) -> None:
         """Send one client one message, behind everything it was sent before."""
 
 
@@ -73,7 +73,7 @@ class FullShaper(Shaper):
     def append(self, message: Message) -> None:
         """As `Shaper`."""
         if message.key not in self.client.pubkeys:
-            self._hub.send(self.client, message)
+            self._hub.put(self.client, message)
 
 
 class FieldsShaper(Shaper):
@@ -83,7 +83,7 @@ class FieldsShaper(Shaper):
 
     def append(self, message: Message) -> None:
         """As `Shaper`."""
-        self._hub.send(self.client, self._hub.shapes.fields(message, self._form))
+        self._hub.put(self.client, self._hub.shapes.fields(message, self._form))
 
 
 class DiffShaper(Shaper):
@@ -101,7 +101,7 @@ class DiffShaper(Shaper):
         old = self._told.get(pubkey)
         self._told[pubkey] = message
         form = self._form
-        self._hub.send(self.client, shapes.whole(message, form) if old is None else shapes.diff(old, message, form))
+        self._hub.put(self.client, shapes.whole(message, form) if old is None else shapes.diff(old, message, form))
 
     def forget(self, pubkey: str) -> None:
         """As `Shaper`; its next state is told whole."""
@@ -133,7 +133,7 @@ class RatedShaper(Shaper):
         self._send(pubkey, message)
 
     def _send(self, pubkey: str, message: Message) -> None:
-        self._hub.send(self.client, self._hub.shapes.whole(message, self._form))
+        self._hub.put(self.client, self._hub.shapes.whole(message, self._form))
         self._rates.start(self, pubkey, self._seconds)
 
     def release(self, pubkey: str) -> None:

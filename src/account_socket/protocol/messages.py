@@ -194,11 +194,15 @@ def _read_unsubscribe(fields: dict[str, Any], id: Id | None) -> Unsubscribe | De
 def _read_subscribe(fields: dict[str, Any], id: Id | None) -> Subscribe | Select:
     if "pubkey" in fields and "id" not in fields:  # the oldest form, whose other keys were never looked at
         return Subscribe(id, _read_pubkeys(fields))
+    resume = take_resume(fields)
     if is_numbered(fields):
         named: dict[str, Any] = {key: fields[key] for key in ("id", "pubkey", "pubkeys") if key in fields}
         pubkeys = _read_pubkeys(named) if named.keys() & {"pubkey", "pubkeys"} else ()
-        return read_select(fields, id, pubkeys)
-    resume = take_resume(fields)
+        select = read_select(fields, id, pubkeys)
+        if resume is None:
+            return select
+        check_covered(resume, pubkeys)
+        return msgspec.structs.replace(select, resume=resume)
     pubkeys = _read_pubkeys(fields)
     if resume is not None:
         check_covered(resume, pubkeys)
@@ -283,6 +287,7 @@ class _SelectAck(msgspec.Struct, tag="ack", tag_field="type", gc=False):
 class _SnapshotEnd(msgspec.Struct, tag="snapshot_end", tag_field="type", gc=False):
     sub: int
     count: int
+    recovered: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class _UnsubscribeAck(msgspec.Struct, tag="ack", tag_field="type", gc=False):
@@ -366,9 +371,14 @@ def select_ack(id: Id, epoch: str, sub: int) -> bytes:
     return _encode(_SelectAck(id, Select.action, epoch, sub))
 
 
-def snapshot_end(sub: int, count: int) -> bytes:
-    """Return what follows the last of the `count` states that were there before a subscription by filter."""
-    return _encode(_SnapshotEnd(sub, count))
+def snapshot_end(sub: int, count: int, *, resumes: bool = False) -> bytes:
+    """
+    Return what follows the last of the `count` states that were there before a subscription by filter.
+
+    Args:
+        resumes: the client named the id that it had; it gets the states all the same.
+    """
+    return _encode(_SnapshotEnd(sub, count, False if resumes else msgspec.UNSET))
 
 
 def unsubscribe_ack(id: Id, epoch: str) -> bytes:

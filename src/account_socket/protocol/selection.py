@@ -9,6 +9,7 @@ import msgspec
 
 from account_socket.protocol.codes import ErrorCode
 from account_socket.protocol.refusals import RefusedError, invalid, name_type, quote, refuse_unknown_keys
+from account_socket.protocol.resume import Resume
 
 MAX_CONDITIONS = 16
 MAX_VALUES = 100
@@ -35,6 +36,7 @@ class Select(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         where: dotted path → the values it may have.
         fields: dotted paths; told alone.
         snapshot: whether a subscription by filter is told what is there already.
+        resume: what the client has already.
     """
 
     action: ClassVar[str] = "subscribe"
@@ -48,6 +50,12 @@ class Select(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     max_rate_ms: int = 0
     delivery: Literal["latest", "every"] = "latest"
     snapshot: bool = True
+    resume: Resume | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether states are told as they are, each when it comes."""
+        return not self.fields and self.mode == "full" and not self.max_rate_ms
 
     @property
     def weight(self) -> int:

@@ -66,6 +66,9 @@ class SelectRequest(_OfAccounts, forbid_unknown_fields=True, kw_only=True):
     max_rate_ms: Annotated[int, msgspec.Meta(ge=1, le=MAX_RATE_MS)] | msgspec.UnsetType = msgspec.UNSET
     delivery: Literal["latest", "every"] = "latest"
     snapshot: bool = True
+    after: dict[str, Number] | msgspec.UnsetType = msgspec.UNSET
+    after_id: Number | msgspec.UnsetType = msgspec.UNSET
+    epoch: Epoch | msgspec.UnsetType = msgspec.UNSET
 
 
 class UnsubscribeRequest(_OfAccounts, forbid_unknown_fields=True, kw_only=True):
@@ -124,15 +127,25 @@ def _needs(*names: str) -> Json:
 
 
 _BY_FILTER: Json = {"anyOf": [{"required": [name]} for name in ("account_type", "program", "where")]}
+_BY_AFTER: Json = {
+    "required": ["after"],
+    "not": {"anyOf": [{"required": ["pubkey"]}, {"required": ["pubkeys"]}]},
+}
+"""The accounts are those of `after`: a thousand would not fit a message twice."""
 _NUMBERED = ("account_type", "program", "where", "fields", "mode", "max_rate_ms", "delivery")
 _RULES: dict[str, Json] = {
     "SubscribeRequest": {
-        "anyOf": [_needs("pubkey", "pubkeys"), {"required": ["after"], "not": {"required": ["pubkey", "pubkeys"]}}],
+        "oneOf": [{"required": ["pubkey"]}, {"required": ["pubkeys"]}, _BY_AFTER],
         "dependencies": {"after": ["epoch"], "epoch": ["after"]},
     },
     "SelectRequest": {
-        "oneOf": [{"required": ["pubkey"]}, {"required": ["pubkeys"]}, _BY_FILTER],
+        "oneOf": [{"required": ["pubkey"]}, {"required": ["pubkeys"]}, _BY_FILTER, _BY_AFTER],
         "anyOf": [{"required": [name]} for name in _NUMBERED],
+        "dependencies": {
+            "after": {"required": ["epoch"], "not": _BY_FILTER},
+            "after_id": {"required": ["epoch"], **_BY_FILTER},
+            "epoch": {"anyOf": [{"required": ["after"]}, {"required": ["after_id"]}]},
+        },
     },
     "UnsubscribeRequest": _needs("pubkey", "pubkeys"),
 }

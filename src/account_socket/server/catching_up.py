@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import dataclass
 
 from account_socket.hub.frames import Message
-from account_socket.hub.hub import Answered, Hub
+from account_socket.hub.hub import Answered, Hub, Target
 from account_socket.hub.outbox import Batch, Outbox
 from account_socket.server.held import Held
 from account_socket.server.rest_parameters import RefusedError
@@ -49,7 +49,7 @@ class Past:
 class CatchUp:
     """
     Args:
-        max_bytes: the most that is held.
+        max_bytes: the most that may wait for the client.
         after: account → the id up to which the client has everything.
 
     Attributes:
@@ -71,7 +71,7 @@ class CatchUp:
         self._reading = reading
         self._tell = tell
         self._outbox = Outbox(self._take, Batch(), max_bytes)
-        self._held = Held(max_bytes)
+        self._held = Held(max_bytes // 2)  # all of it is put into the client's outbox at once, beside what is there
         self._page = PAGE
 
     async def run(self) -> None:
@@ -94,7 +94,7 @@ class CatchUp:
                 break
         self._lose(self._held.uncommitted & self.reached.keys(), "the database could not commit")
 
-    def hand_over(self, heir: Outbox) -> list[Message]:
+    def hand_over(self, heir: Target) -> list[Message]:
         """Have what comes from now on sent to `heir`; return what was held, to be told before."""
         self._take()
         self._hub.hand_over(self._outbox, heir)

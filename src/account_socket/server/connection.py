@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -24,12 +25,13 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, Event
 from websockets.server import ServerProtocol
 
-from account_socket.hub.hub import Answered
+from account_socket.hub.hub import Answered, Target
 from account_socket.hub.outbox import TURN_BYTES, Outbox
 from account_socket.protocol import messages
 from account_socket.protocol.codes import ABNORMAL_CLOSURE, Close
 from account_socket.protocol.messages import Deselect, Id, Subscribe, Unsubscribe
 from account_socket.protocol.resume import Resume
+from account_socket.protocol.selection import Select
 from account_socket.protocol.session import Action, Answer, Begin, Disconnect, Session
 from account_socket.server.clients import Clients
 from account_socket.server.resuming import Resumer
@@ -263,13 +265,12 @@ class Connection(asyncio.Protocol):
     def _act(self, action: Action) -> None:
         hub = self._clients.hub
         match action:
-            case Subscribe(resume=Resume()):
-                self._resume(action)
+            case Subscribe(resume=Resume() as resume):
+                self.resume(action, resume, self.outbox)
             case Subscribe(id, pubkeys):
                 hub.subscribe(self.outbox, pubkeys, partial(self._subscribed, id))
             case Unsubscribe(id, pubkeys):
-                if self._resumer is not None:
-                    self._resumer.drop(pubkeys)
+                self.end_resuming(self.outbox, pubkeys)
                 hub.unsubscribe(self.outbox, pubkeys)
                 if id is not None:
                     hub.answer(self.outbox, messages.unsubscribe_ack(id, self._clients.epoch))
@@ -289,11 +290,17 @@ class Connection(asyncio.Protocol):
         else:
             self._selecting.drop(action)
 
-    def _resume(self, request: Subscribe) -> None:
+    def resume(self, request: Subscribe | Select, resume: Resume, target: Target, sub: int | None = None) -> None:
+        """Have the client told what it missed, and `target` sent what comes; `sub` numbers the subscription."""
         if self._resumer is None:
             clients = self._clients
             self._resumer = Resumer(self, clients.hub, clients.epoch, clients.past, clients.limits.outbox_max_bytes)
-        self._resumer.add(request)
+        self._resumer.add(request, resume, target, sub)
+
+    def end_resuming(self, target: Target, pubkeys: Sequence[str]) -> None:
+        """Have nothing more told of these accounts."""
+        if self._resumer is not None:
+            self._resumer.drop(target, pubkeys)
 
     def _subscribed(self, id: Id | None, answered: Answered) -> None:
         if id is not None and not self._closing:
@@ -413,12 +420,12 @@ class Connection(asyncio.Protocol):
         return self._closing
 
     def _end_parts(self) -> None:
-        if self._selecting is not None:
-            self._selecting.end()
-            self._selecting = None
         if self._resumer is not None:
             self._resumer.end()
             self._resumer = None
+        if self._selecting is not None:
+            self._selecting.end()
+            self._selecting = None
 
     def _write_pending(self) -> None:
         frames = self.outbox.take(writable=self._writable)

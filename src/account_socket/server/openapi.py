@@ -67,6 +67,25 @@ class _Reason(msgspec.Struct, forbid_unknown_fields=True):
     message: str
 
 
+class Reset(msgspec.Struct, forbid_unknown_fields=True):
+    """The stream is not resumed: states follow."""
+
+    reason: str
+
+
+class Stale(msgspec.Struct, forbid_unknown_fields=True):
+    """A state of a stream that was resumed may not be the newest."""
+
+    stale: Literal[True]
+
+
+class Closed(msgspec.Struct, forbid_unknown_fields=True):
+    """The stream ends; code and reason as a WebSocket's."""
+
+    code: int
+    reason: str
+
+
 class Health(msgspec.Struct, forbid_unknown_fields=True):
     """The process is alive."""
 
@@ -86,7 +105,18 @@ class Error(msgspec.Struct, forbid_unknown_fields=True):
     error: _Reason
 
 
-_TYPES = (State, History, Accounts, Batch, States, Error, Health, Readiness)
+_EVENTS: dict[str, type[msgspec.Struct]] = {"update": Update, "reset": Reset, "stale": Stale, "close": Closed}
+_TYPES: tuple[type[msgspec.Struct], ...] = (
+    State,
+    History,
+    Accounts,
+    Batch,
+    States,
+    *_EVENTS.values(),
+    Error,
+    Health,
+    Readiness,
+)
 
 _LIMIT: Json = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
 _RETRY_AFTER: Json = {
@@ -173,7 +203,8 @@ def _read_account(pubkey: Json) -> Json:
 
 def _stream() -> Json:
     keys = {"type": "array", "items": PUBKEY, "minItems": 1, "maxItems": MAX_STREAM_PUBKEYS}
-    events = {"description": "Server-Sent Events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    event = {"oneOf": [_event(name, kind) for name, kind in _EVENTS.items()]}
+    events = {"description": "Server-Sent Events", "content": {"text/event-stream": {"schema": event}}}
     return {
         "operationId": "stream",
         "summary": "updates as Server-Sent Events",
@@ -183,6 +214,12 @@ def _stream() -> Json:
         ],
         "responses": {"200": events} | _refusals((400, 403, 429, 431, 503)),
     }
+
+
+def _event(name: str, kind: type[msgspec.Struct]) -> Json:
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": reference(kind.__name__)}
+    properties = {"event": {"const": name}, "data": data, "id": {"type": "string"}, "retry": NUMBER}
+    return {"type": "object", "properties": properties, "required": ["event", "data"]}
 
 
 def _where(fields: Fields) -> Json:

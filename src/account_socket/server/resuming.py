@@ -17,10 +17,12 @@ from typing import Protocol
 import structlog
 
 from account_socket.hub.frames import answer_message, past_payload
-from account_socket.hub.hub import Answered, Hub
+from account_socket.hub.hub import Answered, Hub, Target
 from account_socket.hub.outbox import Outbox
 from account_socket.protocol.codes import Close
 from account_socket.protocol.messages import Subscribe, subscribe_ack
+from account_socket.protocol.resume import Resume
+from account_socket.protocol.selection import Select
 from account_socket.server.catching_up import CatchUp, Past
 from account_socket.store.base import StoredUpdate
 
@@ -45,11 +47,16 @@ class Resumable(Protocol):
 class _Request:
     """
     Attributes:
-        again: the accounts that the client was subscribed to already.
+        target: where states of its accounts are put: the client's outbox, or that of a numbered subscription.
+        sub: the number of that.
+        again: the accounts that are subscribed to already.
         lost: those that it is not resumed of.
     """
 
-    subscribe: Subscribe
+    subscribe: Subscribe | Select
+    resume: Resume
+    target: Target
+    sub: int | None
     after: Mapping[str, int]
     again: list[str]
     lost: list[str] = field(default_factory=list)
@@ -70,14 +77,16 @@ class _Request:
         found, foreign = (
             [key for key in self.subscribe.pubkeys if key in some] for some in (self.found, self.foreign)
         )
-        return subscribe_ack(self.subscribe.id, epoch, found, foreign, stale=self.stale, unrecovered=self.lost)
+        return subscribe_ack(
+            self.subscribe.id, epoch, found, foreign, stale=self.stale, unrecovered=self.lost, sub=self.sub
+        )
 
 
 class Resumer:
     """
     Args:
         past: what history is read from; None: there is none, and nothing is resumed.
-        max_bytes: the most that is held meanwhile.
+        max_bytes: the most that may wait for the client.
     """
 
     def __init__(self, client: Resumable, hub: Hub, epoch: str, past: Past | None, max_bytes: int) -> None:
@@ -87,31 +96,34 @@ class Resumer:
         self._past = past
         self._max_bytes = max_bytes
         self._queue: deque[_Request] = deque()
-        self._reserved: dict[str, _Request] = {}
+        self._reserved: dict[tuple[Target, str], _Request] = {}
         self._catch_up: CatchUp | None = None
+        self._resumed: Target | None = None
         self._room = asyncio.Event()
         self._ended = False
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, subscribe: Subscribe) -> None:
-        """Take a request that has an `after`."""
-        assert subscribe.resume is not None, "a plain request is the hub's business"
-        pubkeys = self._client.outbox.pubkeys
+    def add(self, subscribe: Subscribe | Select, resume: Resume, target: Target, sub: int | None = None) -> None:
+        """Take a request that has an `after`; the arguments as in `_Request`."""
+        plain, pubkeys = self._client.outbox, target.pubkeys
         again = [pubkey for pubkey in subscribe.pubkeys if pubkey in pubkeys]
-        request = _Request(subscribe, subscribe.resume.after, again)
+        # What comes without a number does not come with one too (hub/shapers.py): nothing of it is missed.
+        comes = plain.pubkeys if target is not plain else ()
+        after = {pubkey: id_ for pubkey, id_ in resume.after.items() if pubkey not in comes}
+        request = _Request(subscribe, resume, target, sub, after, again)
         for pubkey in subscribe.pubkeys:
             if pubkey not in pubkeys:
                 pubkeys[pubkey] = None
-                self._reserved[pubkey] = request
+                self._reserved[target, pubkey] = request
         self._queue.append(request)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
-    def drop(self, pubkeys: Iterable[str]) -> None:
+    def drop(self, target: Target, pubkeys: Iterable[str]) -> None:
         """Have nothing more told of these accounts: the client unsubscribes."""
-        dropped = [pubkey for pubkey in pubkeys if pubkey in self._reserved]
-        self._release(dropped)
-        if self._catch_up is not None:
+        dropped = [pubkey for pubkey in pubkeys if (target, pubkey) in self._reserved]
+        self._release(target, dropped)
+        if self._catch_up is not None and self._resumed is target:
             self._catch_up.drop(dropped)
 
     def wake(self) -> None:
@@ -123,14 +135,18 @@ class Resumer:
         """Take that the client is gone, or about to go."""
         self._ended = True
         self._room.set()
-        self._release(list(self._reserved))
+        for target, pubkey in list(self._reserved):
+            self._release(target, [pubkey])
         if self._catch_up is not None:
             self._catch_up.end()
 
-    def _release(self, pubkeys: Iterable[str]) -> None:
+    def _release(self, target: Target, pubkeys: Iterable[str]) -> None:
         for pubkey in pubkeys:
-            del self._reserved[pubkey]
-            del self._client.outbox.pubkeys[pubkey]
+            del self._reserved[target, pubkey]
+            del target.pubkeys[pubkey]
+
+    def _waits(self, request: _Request, pubkey: str) -> bool:
+        return self._reserved.get((request.target, pubkey)) is request
 
     async def _run(self) -> None:
         try:
@@ -144,42 +160,40 @@ class Resumer:
 
     async def _resume(self, request: _Request) -> None:
         await self._subscribe_new(request)
-        after = {pubkey: id_ for pubkey, id_ in request.after.items() if self._reserved.get(pubkey) is request}
-        resume = request.subscribe.resume
-        if self._past is None or resume is None or resume.epoch != self._epoch:
+        after = {pubkey: id_ for pubkey, id_ in request.after.items() if self._waits(request, pubkey)}
+        if self._past is None or request.resume.epoch != self._epoch:
             self._start_over(request, after)
             return
         catch_up = self._past.catch_up(after, max_bytes=self._max_bytes, tell=self._tell)
-        self._catch_up = catch_up
+        self._catch_up, self._resumed = catch_up, request.target
         try:
             await catch_up.run()
             if not self._ended:
                 request.note(catch_up.answered, catch_up.reached)
                 self._start_over(request, catch_up.lost)
-                self._follow(catch_up)
+                self._follow(request.target, catch_up)
         finally:
             catch_up.end()
-            self._catch_up = None
+            self._catch_up = self._resumed = None
 
     async def _subscribe_new(self, request: _Request) -> None:
         """Subscribe to the accounts without an `after`, and ask again for those that there is a subscription to."""
-        outbox = self._client.outbox
-        new = [key for key in request.subscribe.pubkeys if self._reserved.get(key) is request]
-        new = [key for key in new if key not in request.after]
-        self._release(new)
+        target = request.target
+        new = [key for key in request.subscribe.pubkeys if key not in request.after and self._waits(request, key)]
+        self._release(target, new)
         done = asyncio.Event()
 
         def note(answered: Answered) -> None:
             request.note(answered, request.subscribe.pubkeys)
             done.set()
 
-        self._hub.subscribe(outbox, [*new, *(key for key in request.again if key in outbox.pubkeys)], note)
+        self._hub.subscribe(target, [*new, *(key for key in request.again if key in target.pubkeys)], note)
         await done.wait()
 
     def _start_over(self, request: _Request, pubkeys: Collection[str]) -> None:
         """Subscribe to accounts as if they were new, and answer the request."""
-        request.lost = [pubkey for pubkey in pubkeys if self._reserved.get(pubkey) is request]
-        self._release(request.lost)
+        request.lost = [pubkey for pubkey in pubkeys if self._waits(request, pubkey)]
+        self._release(request.target, request.lost)
 
         def answer(answered: Answered) -> None:
             request.note(answered, request.lost)
@@ -187,17 +201,19 @@ class Resumer:
             if ack is not None and not self._ended:
                 self._hub.answer(self._client.outbox, ack)
 
-        self._hub.subscribe(self._client.outbox, request.lost, answer)
+        self._hub.subscribe(request.target, request.lost, answer)
 
     async def _tell(self, updates: Sequence[StoredUpdate]) -> None:
         outbox = self._client.outbox
         for update in updates:
+            if self._resumed is not outbox and update.pubkey in outbox.pubkeys:
+                continue  # subscribed to without a number meanwhile: its state came
             self._hub.send(outbox, answer_message(past_payload(update.pubkey, update.account_json, update.event)))
         self._room.clear()
         await self._room.wait()
 
-    def _follow(self, catch_up: CatchUp) -> None:
+    def _follow(self, target: Target, catch_up: CatchUp) -> None:
         for pubkey in catch_up.reached:
-            del self._reserved[pubkey]
-        for message in catch_up.hand_over(self._client.outbox):
-            self._hub.send(self._client.outbox, message)
+            del self._reserved[target, pubkey]
+        for message in catch_up.hand_over(target):
+            self._hub.send(target, message)

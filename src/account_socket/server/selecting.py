@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
@@ -13,8 +14,10 @@ from account_socket.hub.hub import Answered
 from account_socket.hub.numbered import Numbered
 from account_socket.hub.outbox import Outbox
 from account_socket.hub.selections import Paging
+from account_socket.hub.shapers import Shaper
 from account_socket.protocol import messages
-from account_socket.protocol.messages import Deselect, Id
+from account_socket.protocol.messages import Deselect
+from account_socket.protocol.resume import Resume
 from account_socket.protocol.selection import Select
 from account_socket.server.clients import Clients
 from account_socket.server.filter_check import filter_of, shape_of
@@ -39,14 +42,18 @@ class Selecting:
         self._client = client
         self._clients = clients
         self._numbered = Numbered(clients.hub, clients.rates, client.outbox)
-        self._waiting: deque[tuple[int, Paging]] = deque()
+        self._waiting: deque[tuple[int, Paging, bool]] = deque()
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, sub: int, request: Select) -> None:
         """Begin a subscription; by filter its ack comes first, by name the states do."""
         shape, every = shape_of(request), request.delivery == "every"
+        if request.pubkeys and request.resume is not None and request.is_whole:
+            target = self._numbered.name(sub, request.pubkeys, shape, every=every)
+            self._client.resume(request, request.resume, target, sub)
+            return
         if request.pubkeys:
-            done = partial(self._followed, request.id, sub)
+            done = partial(self._followed, request, sub)
             self._numbered.follow(sub, request.pubkeys, shape, every=every, done=done)
             return
         pages = request.snapshot and self._clients.pages is not None
@@ -54,20 +61,30 @@ class Selecting:
         if request.id is not None:
             self._answer(messages.select_ack(request.id, self._clients.epoch, sub))
         if not pages:
-            self._answer(messages.snapshot_end(sub, 0))
+            self._answer(messages.snapshot_end(sub, 0, resumes=request.resume is not None))
             return
-        self._waiting.append((sub, paging))
+        self._waiting.append((sub, paging, request.resume is not None))
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._tell_pages())
 
-    def _followed(self, id: Id | None, sub: int, answered: Answered) -> None:
-        if id is not None and not self._client.gone:
-            found, foreign, stale = answered.found, answered.foreign, answered.stale
-            self._answer(messages.subscribe_ack(id, self._clients.epoch, found, foreign, stale=stale, sub=sub))
+    def _followed(self, request: Select, sub: int, answered: Answered) -> None:
+        if request.id is None or self._client.gone:
+            return
+        self._answer(
+            messages.subscribe_ack(
+                request.id,
+                self._clients.epoch,
+                answered.found,
+                answered.foreign,
+                stale=answered.stale,
+                unrecovered=None if request.resume is None else list(request.resume.after),
+                sub=sub,
+            )
+        )
 
     def drop(self, request: Deselect) -> None:
         """End a subscription."""
-        self._numbered.drop(request.sub)
+        self._numbered.drop(request.sub, self._client.end_resuming)
         if request.id is not None:
             self._answer(messages.unsubscribe_ack(request.id, self._clients.epoch))
 
@@ -88,20 +105,22 @@ class Selecting:
         """Tell one subscription after the other: a client has one page in memory, however many it asked for."""
         try:
             while self._waiting:
-                sub, paging = self._waiting.popleft()
-                await self._tell(sub, paging)
+                sub, paging, resumes = self._waiting.popleft()
+                await self._tell(sub, paging, resumes=resumes)
         except Exception:  # our bug must cost this client only
             log.exception("telling states failed")
             self._client.abort()
         self._task = None
 
-    async def _tell(self, sub: int, paging: Paging) -> None:
+    async def _tell(self, sub: int, paging: Paging, *, resumes: bool) -> None:
         pages = self._clients.pages
         assert pages is not None  # else nobody waits
         told, more = 0, True
         while more:
             while not self._client.takes_more or self._client.outbox.pending:  # noqa: ASYNC110  (polled only behind a page)
                 await asyncio.sleep(ROOM_SECONDS if not self._client.takes_more else 0)
+            if paging.ended:
+                return
             page = await pages.tell(paging)
             if paging.ended:
                 return
@@ -111,7 +130,7 @@ class Selecting:
             told += page[0]
             more = page[1] is not None
         self._clients.hub.selections.settle(paging)
-        self._answer(messages.snapshot_end(sub, told))
+        self._answer(messages.snapshot_end(sub, told, resumes=resumes))
 
 
 class Selector(Protocol):
@@ -126,6 +145,12 @@ class Selector(Protocol):
     @property
     def gone(self) -> bool:
         """Whether nothing is sent any more."""
+
+    def resume(self, request: Select, resume: Resume, target: Shaper, sub: int) -> None:
+        """Have it told what it missed, and `target` sent what comes."""
+
+    def end_resuming(self, target: Shaper, pubkeys: Sequence[str]) -> None:
+        """Have nothing more told of these accounts."""
 
     def abort(self) -> None:
         """Cut the client off."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from time import monotonic
 
 from aiohttp import web
@@ -12,7 +11,7 @@ from account_socket.protocol.solana_jsonrpc import INTERNAL_ERROR, Message, Requ
 from account_socket.server.clients import Clients
 from account_socket.server.http import HttpProtocol
 from account_socket.server.limits import Limits
-from account_socket.server.rest_answers import Answers
+from account_socket.server.rest_answers import MAX_ANSWER_BYTES, Answers
 from account_socket.server.rest_parameters import RefusedError
 from account_socket.server.solana_connection import MAX_BATCH
 from account_socket.server.solana_feed import SolanaFeed
@@ -67,8 +66,7 @@ class Solana:
         if not self._may_ask(request, len(message.entries)):
             fault = RpcFault(429, f"more than {self._limits.max_requests_per_second:g} requests a second; wait")
             return self._whole(request, _told(message, fault), status=429)
-        answers = await asyncio.gather(*(self._answer_one(entry) for entry in message.entries))
-        reply = message.join(answers)
+        reply = message.join(await self._answer_all(message))
         try:
             response = await self._answers.send(request, [reply or b""])
         except RefusedError as refused:
@@ -90,6 +88,18 @@ class Solana:
         now = monotonic()
         return [protocol.budget.take(now) for _ in range(max(1, count))].count(False) == 0
 
+    async def _answer_all(self, message: Message) -> list[bytes | None]:
+        """Answer one after the other: a batch may ask for the largest list a hundred times."""
+        answers: list[bytes | None] = []
+        size = 0
+        for entry in message.entries:
+            if size > MAX_ANSWER_BYTES and isinstance(entry, Request):
+                answers.append(entry.refuse(_too_large()))
+            else:
+                answers.append(await self._answer_one(entry))
+            size += len(answers[-1] or b"")
+        return answers
+
     async def _answer_one(self, entry: Request | bytes | None) -> bytes | None:
         if not isinstance(entry, Request):
             self._refused += entry is not None
@@ -100,6 +110,10 @@ class Solana:
         except RpcFault as fault:
             self._refused += 1
             return entry.refuse(fault)
+
+
+def _too_large() -> RpcFault:
+    return RpcFault(INTERNAL_ERROR, f"Internal error: the answer is over {MAX_ANSWER_BYTES} bytes; ask for less")
 
 
 def _told(message: Message, fault: RpcFault) -> bytes:

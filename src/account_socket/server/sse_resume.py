@@ -13,7 +13,7 @@ from account_socket.store.base import StoredUpdate
 class Resumption:
     """
     Args:
-        max_bytes: the most that is held meanwhile.
+        max_bytes: the most that may wait for the client.
         after: the id up to which the client has everything.
     """
 

@@ -87,5 +87,5 @@ class StatePages:
             return False
         stale = hub.stale or not self._reads.trusts(pubkey, state.slot)
         hub.selections.tell(paging, pubkey)
-        paging.target.append(state_message(pubkey, source, newest.account_json, stale=stale, answers=True))
+        hub.send(paging.target, state_message(pubkey, source, newest.account_json, stale=stale, answers=True))
         return True

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import pytest
 from tests.samples import KEY_A
+from tests.waiting import until
 from websockets.asyncio.server import ServerConnection, serve
 
 from account_socket.client import (
@@ -138,11 +139,14 @@ async def test_errors_are_told_by_their_code() -> None:
 async def test_everything_ends_in_time(said: bytes) -> None:
     """Who takes a connection and stalls, or says what is no WebSocket and no HTTP answer, is an error within time."""
 
+    ended: list[bool] = []
+
     async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(said)
         await reader.read()
         writer.close()
+        ended.append(True)
 
     async with await asyncio.start_server(stall, "127.0.0.1", 0) as server:
         url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/{SECRET}/ws?api-key={SECRET}"
@@ -151,6 +155,7 @@ async def test_everything_ends_in_time(said: bytes) -> None:
                 with pytest.raises(ServerError) as refused:
                     await ask()
                 assert SECRET not in str(refused.value) + refused.value.hint
+        await until(lambda: len(ended) == 2)
 
 
 async def test_silence_is_no_answer() -> None:

@@ -139,6 +139,13 @@ ASKED: list[Any] = [
     {"action": "subscribe", "where": {"a": []}},
     {"action": "subscribe", "where": {"a": 1.5}},
     {"action": "subscribe", "account_type": "Pool", "fields": []},
+    {"action": "subscribe", "account_type": "Pool", "after_id": 5, "epoch": "e1"},
+    {"action": "subscribe", "mode": "diff", "after": {KEY_A: 5}, "epoch": "e1"},
+    {"action": "subscribe", "pubkey": KEY_A, "pubkeys": [KEY_A], "after": {KEY_A: 5}, "epoch": "e1", "id": 1},
+    {"action": "subscribe", "account_type": "Pool", "after_id": 5},
+    {"action": "subscribe", "account_type": "Pool", "after": {KEY_A: 5}, "epoch": "e1"},
+    {"action": "subscribe", "pubkeys": [KEY_A], "delivery": "every", "after": {KEY_A: 5}, "epoch": "e1"},
+    {"action": "subscribe", "pubkeys": [KEY_A], "delivery": "every", "after_id": 5, "epoch": "e1"},
 ]
 
 
@@ -216,11 +223,20 @@ async def test_frames_of_every_shape_are_as_described(tmp_path: Path) -> None:
     async with ServerProcess(tmp_path, command=("demo", "--websocket-port", "0", "--rate", "500")) as server:
         async with aiohttp.ClientSession(server.http_url) as http, http.get("/asyncapi.json") as answer:
             found = await answer.json()
+            async with http.get("/v1/accounts?limit=1") as page:
+                this_epoch = (await page.json())["epoch"]
         judge, names = Judge(found), messages_of(found, "tell")
         async with Client(f"{server.url}?status=1") as client:
             for shape in SHAPES:
                 assert (await client.ask(action="subscribe", **shape))["type"] == "ack"
             await client.ask(action="list")
+            await until(lambda: client.updates)
+            key = client.updates[0]["pubkey"]
+            for epoch in (this_epoch, "another"):
+                ack = await client.ask(action="subscribe", pubkeys=[key], after={key: 1}, epoch=epoch)
+                assert "recovered" in ack
+                await client.ask(action="subscribe", account_type="Position", after_id=1, epoch=epoch)
+                await client.ask(action="unsubscribe", pubkey=key)
 
             def all_seen() -> bool:
                 for frame in (*client.updates, *client.others):

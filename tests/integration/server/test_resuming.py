@@ -284,6 +284,86 @@ async def test_a_client_that_goes_while_it_resumes(rested: Rested, monkeypatch: 
     assert hub.accounts_subscribed == 0
 
 
+async def test_a_numbered_subscription_is_resumed(rested: Rested) -> None:
+    """A numbered subscription by name goes on like a plain one, in its own number, and ends with it."""
+    for pubkey in (KEY_A, KEY_B, KEY_A, KEY_B):
+        await rested.commit(pubkey)
+    async with raw_client(rested.served) as client:
+        *missed, ack = await resume(client, {KEY_A: 1, KEY_B: 2}, delivery="every")
+        assert missed == [(KEY_A, 3, "database"), (KEY_B, 4, "database")]
+        assert (ack["sub"], ack["recovered"], ack["found"]) == (1, True, [KEY_A, KEY_B])
+        live = await rested.commit(KEY_B)
+        assert key_of(await client.read_message()) == (KEY_B, live.id, "realtime")
+        (ack,) = await resume(client, {KEY_A: 1}, delivery="every")
+        assert (ack["sub"], ack["recovered"], ack["found"]) == (2, True, [KEY_A])
+        client.say({"action": "unsubscribe", "sub": 1, "id": 2})
+        assert (await client.read_message())["id"] == 2
+        await rested.commit(KEY_B)
+        live = await rested.commit(KEY_A)
+        assert key_of(await client.read_message())[1] == live.id
+        assert rested.served.hub.subscriptions == 1
+    await until(lambda: rested.served.hub.subscriptions == 0)
+
+
+async def test_a_numbered_subscription_ends_while_it_resumes(rested: Rested, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the ack of its end nothing comes of it; a plain one of the same accounts goes on, each update once."""
+    for pubkey in (KEY_A, KEY_B, KEY_A, KEY_B):
+        await rested.commit(pubkey)
+    gate = Gate(rested, monkeypatch)
+    async with raw_client(rested.served) as client:
+        client.say({"action": "subscribe", "after": {KEY_A: 1}, "epoch": "e1", "delivery": "every", "id": 1})
+        client.say({"action": "subscribe", "after": {KEY_B: 2}, "epoch": "e1", "id": 2})
+        await gate.reached.wait()
+        client.say({"action": "unsubscribe", "sub": 1, "id": 3})
+        assert (await client.read_message())["id"] == 3
+        gate.open.set()
+        ack = await client.read_message()
+        assert (ack["id"], ack["found"]) == (1, [])
+        assert key_of(await client.read_message()) == (KEY_B, 4, "database")
+        assert (await client.read_message())["id"] == 2
+        await rested.commit(KEY_A)
+        live = await rested.commit(KEY_B)
+        assert key_of(await client.read_message())[1] == live.id
+        assert rested.served.hub.subscriptions == 1
+
+
+async def test_plain_and_numbered_together(rested: Rested) -> None:
+    """What comes without a number already is recovered, and comes once."""
+    for _ in range(2):
+        await rested.commit()
+    async with raw_client(rested.served) as client:
+        *missed, _ = await resume(client, {KEY_A: 1})
+        assert [key[1] for key in missed] == [2]
+        (ack,) = await resume(client, {KEY_A: 1}, delivery="every")
+        assert (ack["sub"], ack["recovered"], ack["found"]) == (1, True, [KEY_A])
+        for _ in range(2):
+            live = await rested.commit()
+            assert key_of(await client.read_message())[1] == live.id
+
+
+@pytest.mark.parametrize("shape", [{"fields": ["liquidity"]}, {"mode": "diff"}, {"max_rate_ms": 1}])
+async def test_other_shapes_are_not_recovered(rested: Rested, shape: dict[str, Any]) -> None:
+    """History has whole states only: a subscription in another shape gets its state, and says so."""
+    await rested.commit()
+    await rested.commit()
+    async with raw_client(rested.served) as client:
+        (state, ack) = await resume(client, {KEY_A: 1}, **shape)
+        assert state[:2] == (KEY_A, 2)
+        assert (ack["recovered"], ack["unrecovered"]) == (False, [KEY_A])
+
+
+async def test_a_subscription_by_filter_is_told_all_states(rested: Rested) -> None:
+    """With an `after_id` a subscription by filter gets the states that there are, and says that it does."""
+    await rested.commit()
+    await rested.commit()
+    async with raw_client(rested.served) as client:
+        client.say({"action": "subscribe", "account_type": "Pool", "after_id": 1, "epoch": "e1", "id": 1})
+        ack, state, end = [await client.read_message() for _ in range(3)]
+        assert ack["sub"] == 1
+        assert key_of(state)[:2] == (KEY_A, 2)
+        assert end == {"type": "snapshot_end", "sub": 1, "count": 1, "recovered": False}
+
+
 async def test_more_comes_while_history_is_read_than_can_be_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """What came during a read and was too much to be held is read from history after it: no hole, no repeat."""
     async with resting(outbox_max_bytes=65_536) as rested:

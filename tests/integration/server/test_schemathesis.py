@@ -14,8 +14,8 @@ pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
 CONFIGURED = Path(__file__).parent / "schemathesis"
 SCHEMATHESIS = (
     *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIGURED / "schemathesis.toml"), "run"),
-    *("--checks", "all", "--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "12"),
-    *("--request-timeout", "5", "--continue-on-failure", "--no-color", "--generation-database", "none"),
+    *("--checks", "all", "--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "8"),
+    *("--request-timeout", "10", "--continue-on-failure", "--no-color", "--generation-database", "none"),
 )
 
 

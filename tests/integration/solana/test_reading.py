@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from tests.integration.solana.stack import FOREIGN, HEAD, OTHER, POOL, PROGRAM, Stack, stack
-from tests.waiting import until
 
 BASE64 = {"encoding": "base64", "commitment": "confirmed"}
 UNKNOWN = "5rpEtPU2ZnMupnyRbt5AbLL7DGHia1YvtbQB7QjJmo4d"
@@ -162,45 +160,3 @@ async def test_what_is_not_ours_is_refused(made: Stack) -> None:
         assert "served here" in answer["message"] or "not known here" in answer["message"]
     assert (await made.ask("getBalance", POOL))["code"] == -32601
     assert (await made.ask("accountSubscribe", POOL))["code"] == -32601
-
-
-async def test_program_accounts_need_a_whole_database(tmp_path: Path) -> None:
-    """Where not every account was read, a list of all is refused, and says why."""
-    async with stack(tmp_path, BACKFILL="subscribed") as made:
-        refused = await made.ask("getProgramAccounts", PROGRAM, BASE64)
-        assert refused["code"] == -32602
-        assert "BACKFILL=all" in refused["message"]
-
-
-async def test_a_silent_upstream_is_told(tmp_path: Path) -> None:
-    """While upstream is silent, health and reads are -32005 with how far behind: nothing old is told as fresh."""
-    async with stack(tmp_path, STALE_AFTER_SECONDS="1") as made:
-        assert await made.ask("getHealth") == "ok"
-        made.node.silence()
-        while (health := await made.ask("getHealth")) == "ok":
-            pass
-        assert health["code"] == -32005
-        assert health["data"]["numSlotsBehind"] >= 1
-        read = await made.ask("getAccountInfo", POOL, BASE64)
-        assert (read["code"], set(read["data"])) == (-32005, {"numSlotsBehind"})
-        assert (await made.ask("getProgramAccounts", PROGRAM, BASE64))["code"] == -32005
-
-
-async def test_too_many_requests_are_429(tmp_path: Path) -> None:
-    """Above MAX_REQUESTS_PER_SECOND the answer is 429, as public nodes give it, with the request's id."""
-    async with stack(tmp_path, MAX_REQUESTS_PER_SECOND="1") as made:
-        statuses = set()
-        batch = [request("getHealth")] * 100
-
-        def told() -> bool:
-            return 429 in statuses
-
-        for _ in range(1000):
-            async with made.http.post(made.url, json=batch) as response:
-                statuses.add(response.status)
-                if response.status == 429:
-                    answers = await response.json()
-                    assert {(each["id"], each["error"]["code"]) for each in answers} == {(1, 429)}
-                    assert response.headers["Retry-After"] == "1"
-                    break
-        await until(told)

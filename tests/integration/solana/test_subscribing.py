@@ -5,16 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 import zstandard
-from tests.integration.solana.stack import FOREIGN, HEAD, OTHER, POOL, PROGRAM, Socket, Stack, socket, stack
-from websockets import ConnectionClosed
-
-from account_socket.protocol.codes import Close
+from tests.integration.solana.stack import FOREIGN, HEAD, OTHER, POOL, PROGRAM, Stack, socket, stack
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -161,20 +156,3 @@ async def wait_watched(made: Stack, least: int) -> None:
     async with asyncio.timeout(10):
         while not made.node._subscriptions.wants("account", OTHER):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-
-
-async def test_a_flood_is_answered_and_then_cut_off(tmp_path: Path) -> None:
-    """Who asks more than MAX_REQUESTS_PER_SECOND is told so, and closed when it goes on."""
-    async with stack(tmp_path, MAX_REQUESTS_PER_SECOND="1", BACKFILL="subscribed") as made, socket(made) as client:
-        seen = set()
-        with suppress(ConnectionClosed):
-            while True:
-                seen.add(await flood(client))
-        assert -32603 in seen
-        assert client.socket.close_code == Close.RATE_LIMITED.code
-
-
-async def flood(client: Socket) -> int:
-    """Send a batch of a hundred; return the code of its last answer, 0 for none."""
-    await client.say([{"jsonrpc": "2.0", "id": 1, "method": "getVersion"}] * 100)
-    return (await client.read())[-1].get("error", {}).get("code", 0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,10 @@ from account_socket.sources.rpc_websocket import RpcWebSocket
 
 
 @pytest.fixture
-async def silent_port() -> AsyncIterator[int]:
+def silent_port() -> Iterator[int]:
     """A port that takes connections and never says anything."""
-    server = await asyncio.start_server(lambda reader, _: reader.read(), "127.0.0.1", 0)
-    yield server.sockets[0].getsockname()[1]
-    server.close()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
 
 
 async def test_a_silent_port_where_tls_is_expected(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:

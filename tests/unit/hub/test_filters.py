@@ -52,7 +52,7 @@ def naive_fits(named: Named, account_type: str, program: str, data: Any) -> bool
     return True
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.tuples(KIND, KIND, WHERE), max_size=8),
     st.lists(st.booleans(), min_size=8, max_size=8),

@@ -99,7 +99,7 @@ STEP = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(STEP, max_size=25))
 def test_what_a_client_makes_of_differences_is_always_a_state(steps: list[Any]) -> None:
     """However its reading stalls, each difference applies, gives a state that was, and in the end the newest ones."""
@@ -140,7 +140,7 @@ def test_what_a_client_makes_of_differences_is_always_a_state(steps: list[Any]) 
     assert {key: state["id"] for key, state in states.items() if not state.get("closed")} == newest
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 90), st.sampled_from([KEY_A, KEY_B])), max_size=20))
 def test_what_is_told_at_most_so_often_is_the_newest(steps: list[tuple[int, str]]) -> None:
     """One state of an account in each 100 ms, and the newest one at the latest 110 ms after it was there."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from account_socket.errors import LayoutError
-from account_socket.programs import load_programs
+from account_socket.programs import load_programs, program_names
 
 
 @pytest.mark.parametrize("document", ["not JSON", json.dumps({"address": "x"})])
@@ -22,3 +22,9 @@ def test_a_bad_idl_is_located(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, d
     with pytest.raises(LayoutError) as caught:
         load_programs()
     assert str(caught.value).startswith(f"{bad}: ")
+
+
+def test_every_program_has_a_name():
+    """Each program that is decoded is named after its folder, with dashes."""
+    assert program_names() == {"cpamdpZCGKUy5JxQXB4dcpGPiikHawvSWAd6mEn1sGG": "meteora-damm-v2"}
+    assert set(program_names()) == set(load_programs().programs)

@@ -72,6 +72,21 @@ def test_epoch_belongs_to_after() -> None:
     assert read(pubkey=KEY_A, after={KEY_A: 1}).code == ErrorCode.INVALID_MESSAGE
 
 
+def test_an_id_for_a_filter() -> None:
+    """One id stands beside a filter; it does not go with accounts, nor the ids of accounts with a filter."""
+    assert read(account_type="Pool", after_id=7, epoch="e").resume == Resume({}, "e", 7)
+    for wrong in (
+        {"account_type": "Pool", "after_id": "7", "epoch": "e"},
+        {"account_type": "Pool", "after_id": 7},
+        {"account_type": "Pool", "after": {}, "pubkeys": [KEY_A], "epoch": "e"},
+        {"account_type": "Pool", "after": {KEY_A: 7}, "epoch": "e"},
+        {"pubkeys": [KEY_A], "after_id": 7, "epoch": "e"},
+        {"pubkeys": [KEY_A], "after_id": 7, "epoch": "e", "mode": "diff"},
+        {"after_id": 7, "after": {KEY_A: 7}, "epoch": "e"},
+    ):
+        assert read(**wrong).code == ErrorCode.INVALID_MESSAGE
+
+
 def test_an_account_named_twice() -> None:
     """Two ids of one account are refused."""
     text = f'{{"action":"subscribe","after":{{"{KEY_A}":1,"{KEY_A}":2}},"epoch":"e"}}'

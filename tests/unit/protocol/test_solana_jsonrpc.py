@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from account_socket.protocol.solana_jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, RpcFault, answer
+from account_socket.protocol.solana_jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, RpcFault, answer, read
 
 NO_METHOD = {"code": -32601, "message": "Method not found"}
 INVALID = {"code": -32600, "message": "Invalid request"}
@@ -113,3 +113,21 @@ def test_any_bytes(text):
     """Whatever arrives, what is sent is JSON."""
     reply = answer(text, call)
     assert reply is None or json.loads(reply)
+
+
+def test_a_batch_over_the_limit_is_one_error():
+    """A batch with more requests than allowed is answered by one error, and asks for nothing."""
+    one = {"jsonrpc": "2.0", "id": 1, "method": "x"}
+    assert len(read(json.dumps([one] * 3).encode(), max_batch=3).entries) == 3
+    message = read(json.dumps([one] * 4).encode(), max_batch=3)
+    (reply,) = message.entries
+    assert not message.is_batch
+    assert json.loads(reply)["error"]["code"] == -32600
+
+
+def test_a_fault_carries_its_data():
+    """A fault's data goes into the answer, whatever JSON it is; none is left out."""
+    (request,) = read(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "x"}).encode()).entries
+    for data in ([1], "why", {"a": None}):
+        assert json.loads(request.refuse(RpcFault(-1, "no", data)))["error"]["data"] == data
+    assert "data" not in json.loads(request.refuse(RpcFault(-1, "no")))["error"]

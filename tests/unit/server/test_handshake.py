@@ -14,6 +14,7 @@ from account_socket.server.handshake import (
     Refused,
     asks_for_status,
     head_end,
+    is_native,
     is_upgrade,
     may_be_http,
     plain_response,
@@ -50,6 +51,28 @@ LOG = logging.getLogger("test")
 def test_what_is_an_upgrade(head: bytes, upgrade: bool) -> None:
     """Only a request line with a path of ours and an Upgrade header that names websocket."""
     assert is_upgrade(head) == upgrade
+
+
+@pytest.mark.parametrize(
+    ("path", "upgrade", "native"),
+    [
+        (b"/", True, False),
+        (b"/?api-key=1", True, False),
+        (b"/rpc/", True, False),
+        (b"/ws", True, True),
+        (b"/ws/a", True, True),
+        (b"/wsx", True, False),
+        (b"/healthz", False, False),
+        (b"/healthzy", True, False),
+        (b"/v1/stream", False, False),
+        (b"/openapi.json", False, False),
+    ],
+)
+def test_what_is_an_upgrade_anywhere(path: bytes, upgrade: bool, native: bool) -> None:
+    """Where Solana's dialect is spoken, every path but those of HTTP upgrades; /ws is our own dialect's."""
+    head = HEAD.replace(b"/ws", path)
+    assert is_upgrade(head, anywhere=True) == upgrade
+    assert is_native(head) == native
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,242 @@
+"""What is answered when upstream, the database, the node or a client is not as it should be."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import websockets
+from aiohttp import web
+from tests.integration.server.serving import TEXT, frame, raw_client, request_head
+from tests.integration.solana.inside import TIP, inside
+from tests.samples import KEY_A, KEY_B, PROGRAM
+from tests.waiting import until
+
+from account_socket.protocol.codes import Close
+from account_socket.server.solana_proxy import Proxy
+from account_socket.sources.rpc_http import RpcHttp
+
+BASE64 = {"encoding": "base64"}
+SECRET = "s3cr3t-0123456789"
+
+
+async def test_nothing_old_is_told_as_fresh(tmp_path: Path) -> None:
+    """A silent upstream, a gap and a database that is behind are errors; well again, the state is told at the tip."""
+    async with inside(tmp_path) as made:
+        await made.commit()
+        assert await made.ask("getHealth") == "ok"
+        assert (await made.ask("getAccountInfo", KEY_A, BASE64))["context"]["slot"] == TIP
+        made.now.behind = 42
+        unhealthy = {"code": -32005, "message": "Node is behind by 42 slots", "data": {"numSlotsBehind": 42}}
+        for method, *params in (
+            ("getHealth",),
+            ("getAccountInfo", KEY_A, BASE64),
+            ("getProgramAccounts", PROGRAM, BASE64),
+        ):
+            assert await made.ask(method, *params) == unhealthy
+        made.now.behind = 0
+        made.now.commits = False
+        assert (await made.ask("getAccountInfo", KEY_A, BASE64))["code"] == -32603
+        made.now.commits = True
+        made.now.filled = False
+        refused = await made.ask("getProgramAccounts", PROGRAM, BASE64)
+        assert refused["code"] == -32602
+        assert "BACKFILL=all" in refused["message"]
+        value = (await made.ask("getAccountInfo", KEY_A, BASE64))["value"]
+        assert value["data"] == [base64.b64encode(b"data").decode(), "base64"]
+        assert value["rentEpoch"] == 2**64 - 1
+
+
+async def test_a_state_in_doubt_is_read_again_or_refused(tmp_path: Path) -> None:
+    """What may not be the newest is asked for again; where that brings nothing, the read is refused."""
+    async with inside(tmp_path) as made:
+        await made.commit()
+        made.now.untrusted = True
+        assert (await made.ask("getAccountInfo", KEY_A, BASE64))["code"] == -32602
+        made.served.hub.stale = True
+        assert (await made.ask("getAccountInfo", KEY_A, BASE64))["code"] == -32005
+
+
+async def test_too_many_requests_are_429(tmp_path: Path) -> None:
+    """Above MAX_REQUESTS_PER_SECOND the answer is 429, as public nodes give it, with the requests' ids."""
+    async with inside(tmp_path, request_burst=3, max_requests_per_second=0.01) as made:
+        batch = [{"jsonrpc": "2.0", "id": each, "method": "getHealth"} for each in range(2)]
+        for status in (200, 429):
+            async with made.http.post("/", json=batch) as response:
+                answers = await response.json()
+                assert response.status == status
+                assert [each["id"] for each in answers] == [0, 1]
+        assert answers[0]["error"]["code"] == 429
+        assert response.headers["Retry-After"] == "1"
+        assert response.headers["Access-Control-Allow-Origin"] == "*"
+
+
+async def test_large_answers_are_refused(tmp_path: Path) -> None:
+    """A list over the limit is -32012; lists of a batch that together are too large are refused, each with its id."""
+    async with inside(tmp_path) as made:
+        for at in range(7):
+            await made.commit(f"{at:032d}", bytes(1_000_000))
+        memcmp = {"memcmp": {"offset": 0, "bytes": "1"}}
+        listed = {
+            "jsonrpc": "2.0",
+            "method": "getProgramAccounts",
+            "params": [PROGRAM, {**BASE64, "filters": [memcmp]}],
+        }
+        async with made.http.post("/", json=[{**listed, "id": each} for each in range(4)]) as response:
+            answers = await response.json()
+        assert [each["id"] for each in answers] == [0, 1, 2, 3]
+        assert {each["error"]["code"] for each in answers} == {-32603}
+        for at in range(7, 14):
+            await made.commit(f"{at:032d}", bytes(1_000_000))
+        assert (await made.ask("getProgramAccounts", PROGRAM, BASE64))["code"] == -32012
+        sliced = await made.ask("getProgramAccounts", PROGRAM, {**BASE64, "dataSlice": {"offset": 0, "length": 4}})
+        assert len(sliced) == 14
+
+
+async def test_a_flood_is_answered_and_then_cut_off(tmp_path: Path) -> None:
+    """A socket that asks too much is told so, and closed when it goes on."""
+    async with inside(tmp_path, request_burst=3, max_requests_per_second=0.01) as made:
+        url = made.served.base.replace("http", "ws")
+        async with websockets.connect(url) as socket:
+            codes = []
+            with suppress(websockets.ConnectionClosed):
+                while True:
+                    request = {"jsonrpc": "2.0", "id": 1, "method": "getVersion"}
+                    await socket.send(json.dumps([request] * 100))
+                    codes += [each.get("error", {}).get("code") for each in json.loads(await socket.recv())]
+            assert codes[:3] == [None] * 3
+            assert set(codes[3:]) == {-32603}
+            assert socket.close_code == Close.RATE_LIMITED.code
+
+
+async def test_a_client_that_does_not_read(tmp_path: Path) -> None:
+    """It costs one notification of each account and subscription, is closed with 4008, and leaves nothing behind."""
+    limits = {"outbox_max_bytes": 64 * 1024, "slow_consumer_seconds": 0.5, "ping_seconds": 100.0}
+    async with inside(tmp_path, **limits) as made, raw_client(made.served, shake=False) as client:
+        client.send(request_head("/"))
+        await client.read_head()
+        for method, target in (("accountSubscribe", KEY_A), ("programSubscribe", PROGRAM)):
+            client.say({"jsonrpc": "2.0", "id": 1, "method": method, "params": [target, BASE64]})
+            assert "result" in await client.read_message()
+        (connection,) = made.served.listener.clients.connections
+        for _ in range(200):
+            await made.commit(data=bytes(20_000))
+        assert connection.outbox.backlog <= 2
+        assert len(connection.outbox.pending) <= 2
+        assert connection.outbox.conflated > 100
+        await until(lambda: len(made.solana.feed.registry) == 0)
+        assert made.served.hub.accounts_subscribed == 0
+        code, _ = await client.read_close()
+        assert code == Close.SLOW_CONSUMER.code
+
+
+async def test_accounts_that_must_be_looked_up(tmp_path: Path) -> None:
+    """A subscription waits for the look-up: a foreign account is refused, an unknown one is told once it is there."""
+    async with inside(tmp_path) as made, websockets.connect(made.served.base.replace("http", "ws")) as socket:
+        made.served.foreign.add(KEY_B)
+        for id_, target in enumerate((KEY_B, KEY_A)):
+            request = {"jsonrpc": "2.0", "id": id_, "method": "accountSubscribe", "params": [target, BASE64]}
+            await socket.send(json.dumps(request))
+        refused, told = [json.loads(await socket.recv()) for _ in range(2)]
+        assert (refused["id"], refused["error"]["code"]) == (0, -32602)
+        assert list(made.served.hub.subscribed_pubkeys()) == [KEY_A]
+        await made.commit(KEY_B)
+        await made.commit(KEY_A)
+        assert json.loads(await socket.recv())["params"]["subscription"] == told["result"]
+
+
+async def test_a_client_that_leaves_while_it_waits(tmp_path: Path) -> None:
+    """Whoever leaves during a look-up leaves nothing behind."""
+    async with inside(tmp_path) as made:
+        made.served.holding = True
+        async with websockets.connect(made.served.base.replace("http", "ws")) as socket:
+            request = {"jsonrpc": "2.0", "id": 1, "method": "accountSubscribe", "params": [KEY_A]}
+            await socket.send(json.dumps([request, {**request, "id": 2}, {**request, "params": [KEY_B]}]))
+            await until(lambda: made.served.hub.waits_for(KEY_B))
+        await until(lambda: not made.served.hub.waits_for(KEY_A) and not made.served.hub.waits_for(KEY_B))
+        assert len(made.solana.feed.registry) == 0
+        assert made.served.hub.subscriptions == 0
+
+
+async def test_input_of_any_kind(tmp_path: Path) -> None:
+    """Binary frames and bad UTF-8 end a connection; a page that is HTTP stays HTTP; others are served on."""
+    async with inside(tmp_path) as made:
+        for sent, code in ((frame(2, b"x"), 1003), (frame(TEXT, b"\xff"), 1007)):
+            async with raw_client(made.served, shake=False) as client:
+                client.send(request_head("/any/path?x=1"))
+                assert (await client.read_head()).startswith(b"HTTP/1.1 101 ")
+                client.send(sent)
+                assert (await client.read_close())[0] == code
+        async with raw_client(made.served, shake=False) as client:
+            client.send(request_head("/healthz"))
+            assert (await client.read_head()).startswith(b"HTTP/1.1 200 ")
+        async with made.http.post("/", data=b"x" * 70_000) as response:
+            assert response.status == 413
+        async with made.http.options("/", headers={"Access-Control-Request-Method": "POST"}) as response:
+            assert response.status == 204
+            assert "solana-client" in response.headers["Access-Control-Allow-Headers"]
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+async def run_node(handler: Handler) -> tuple[web.AppRunner, Proxy, RpcHttp]:
+    """Run a node that `handler` is, behind a URL with a key."""
+    app = web.Application()
+    app.router.add_post("/{tail:.*}", handler)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    rpc = RpcHttp(f"http://127.0.0.1:{port}/{SECRET}?api-key={SECRET}")
+    return runner, Proxy([rpc]), rpc
+
+
+@pytest.mark.parametrize("answer", ["result", "error", "echo", "html", "hang up", "500"])
+async def test_the_proxy_tells_the_answer_and_never_the_key(tmp_path: Path, answer: str) -> None:
+    """What the node answers is passed on, errors with their data; its address and key are in no answer."""
+    asked: list[dict[str, object]] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        asked.append(body)
+        told = {"jsonrpc": "2.0", "id": body["id"]}
+        match answer:
+            case "result":
+                return web.json_response({**told, "result": {"context": {"slot": 1}, "value": 2**64 - 1}})
+            case "error":
+                return web.json_response({**told, "error": {"code": -32002, "message": "no", "data": {"logs": ["x"]}}})
+            case "echo":
+                url = str(request.url)
+                return web.json_response({**told, "error": {"code": -32000, "message": url, "data": {"url": url}}})
+            case "html":
+                return web.Response(text=f"<p>{request.url}</p>")
+            case "500":
+                return web.Response(status=500, text=str(request.url))
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    runner, proxy, rpc = await run_node(handler)
+    try:
+        async with inside(tmp_path, proxy) as made:
+            told = await made.ask("sendTransaction", "AQ==")
+            if answer == "result":
+                assert told == {"context": {"slot": 1}, "value": 2**64 - 1}
+                await made.ask("getAccountInfo", "SysvarC1ock11111111111111111111111111111111", BASE64)
+                assert asked[-1]["params"][1] == {"encoding": "base64", "commitment": "confirmed"}
+            elif answer == "error":
+                assert told == {"code": -32002, "message": "no", "data": {"logs": ["x"]}}
+            else:
+                assert told["code"] == (-32000 if answer == "echo" else -32603)
+            assert SECRET not in json.dumps(told)
+            assert [each["method"] for each in asked].count("sendTransaction") == 1
+            assert (await made.ask("no such/method"))["code"] == -32601
+    finally:
+        await asyncio.gather(rpc.close(), runner.cleanup())

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.samples import KEY_A, KEY_B, update
+from tests.unit.hub.test_hub import Client, Loop
+from tests.unit.hub.test_shapes import Time
+
+from account_socket.hub.filters import Filter, keys_of
+from account_socket.hub.frames import payload_of
+from account_socket.hub.hub import Hub
+from account_socket.hub.numbered import Numbered
+from account_socket.hub.selections import SWEEP_ABOVE, Selections
+from account_socket.hub.shapers import FullShaper, Rates
+from account_socket.hub.shapes import FULL
+
+FILTERS = (
+    Filter("Pool"),
+    Filter(None, None, ((("a",), keys_of([0])),)),
+    Filter(None, None, ((("a",), keys_of([1])),)),
+    Filter("Pool", None, ((("a",), keys_of([0, 1])), (("b",), keys_of(["x"])))),
+)
+DATA = st.fixed_dictionaries({"a": st.sampled_from([0, 1, 2]), "b": st.sampled_from(["x", "y"])})
+KEYS = st.sampled_from([KEY_A, KEY_B])
+STEPS = st.one_of(
+    st.tuples(st.just("update"), KEYS, DATA, st.sampled_from(["Pool", "Config"])),
+    st.tuples(st.just("update"), KEYS, DATA, st.sampled_from(["Pool", "Config"])),
+    st.tuples(st.just("close"), KEYS),
+    st.tuples(st.just("select"), st.integers(0, 1), st.sampled_from(FILTERS)),
+    st.tuples(st.just("drop"), st.integers(0, 1), st.integers(0, 3)),
+    st.tuples(st.just("plain"), st.integers(0, 1), KEYS),
+)
+
+
+class Selector(Client):
+    """A client with numbered subscriptions, and what it should have been sent."""
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__(hub)
+        self.numbered = Numbered(hub, Rates(Time().later, lambda: 0.0), self.outbox)
+        self.filters: dict[int, Filter] = {}
+        self.plain: set[str] = set()
+        self.last = 0
+        self.expected: list[tuple[int, str]] = []
+
+    @property
+    def told(self) -> list[tuple[int, str]]:
+        messages = [json.loads(payload_of(frame)) for write in self.writes for frame in write]
+        told = [
+            (each["account"]["id"], each.get("event", "")) for each in messages if each.get("source") == "realtime"
+        ]
+        return [(id_, "closed" if id_ in self.closes and not event else event) for id_, event in told]
+
+    closes: set[int] = set()  # noqa: RUF012  (set by the test)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(STEPS, max_size=30))
+def test_each_client_is_told_what_a_naive_look_says(steps: list[Any]) -> None:  # noqa: C901  (a case for each step)
+    """Fits are told once, who had an account learns that it left or closed, and nobody is told anything else."""
+    loop = Loop()
+    hub = Hub(schedule=loop.schedule, load=lambda _: None)
+    clients = [Selector(hub), Selector(hub)]
+    members: dict[str, set[Filter]] = defaultdict(set)
+    closes: set[int] = set()
+    for id_, step in enumerate(steps, 1):
+        match step:
+            case ("select", number, chosen):
+                client = clients[number]
+                client.last += 1
+                client.filters[client.last] = chosen
+                client.numbered.select(client.last, chosen, FULL, every=False, pages=False)
+            case ("drop", number, at) if at < len(clients[number].filters):
+                client = clients[number]
+                sub = list(client.filters)[at]
+                del client.filters[sub]
+                client.numbered.drop(sub)
+            case ("plain", number, pubkey):
+                clients[number].plain.add(pubkey)
+                clients[number].subscribe(pubkey)
+                hub.settle(pubkey, None, "rpc")
+            case ("update" | "close", pubkey, *rest):
+                data, account_type = rest or ({}, "Pool")
+                closed = not rest
+                made = update(
+                    id_, pubkey, data_json=json.dumps(data).encode(), account_type=account_type, closed=closed
+                )
+                if closed:
+                    closes.add(id_)
+                in_use = {each for client in clients for each in client.filters.values()}
+                before = members[pubkey] & in_use
+                fits = {each for each in in_use if not closed and each.fits(account_type, made.owner, data)}
+                members[pubkey] = set(fits)
+                for client in clients:
+                    own = set(client.filters.values())
+                    if own & fits or pubkey in client.plain:
+                        client.expected.append((id_, "closed" if closed else ""))
+                    elif own & before:
+                        client.expected.append((id_, "closed" if closed else "left"))
+                hub.publish(made)
+        in_use = {each for client in clients for each in client.filters.values()}
+        for fitted in members.values():
+            fitted &= in_use  # noqa: PLW2901  (in place)
+        loop.turn()
+    for client in clients:
+        client.closes = closes
+        assert client.told == client.expected
+        client.numbered.end()
+    assert not hub.selections.active
+
+
+def test_what_is_known_of_selections_that_ended_is_let_go() -> None:
+    """Though one selection lives on, accounts that were in others only are forgotten in time."""
+    selections = Selections()
+    loop = Loop()
+    hub = Hub(schedule=loop.schedule, load=lambda _: None)
+    shaper = FullShaper(hub, Client(hub).outbox, FULL)
+    selections.join(Filter("Config"), shaper, pages=False)
+    joined = [
+        selections.join(Filter("Pool", None, ((("a",), keys_of([number])),)), shaper, pages=False)
+        for number in range(SWEEP_ABOVE + 100)
+    ]
+    for number in range(500):
+        selections.concern(update(number + 1, f"key {number}", data_json=b'{"a":%d}' % number))
+    assert len(selections._in) == 500
+    for paging in joined:
+        selections.leave(paging)
+    for number in range(100):
+        selections.concern(update(number + 1_000, "another", account_type="Position"))
+    assert selections._in == {}
