@@ -53,8 +53,8 @@ export class FilterProgress {
   private epoch: string | null = null;
   private highest: Integer | null = null;
   private complete = false;
-  /** What an unfinished resume has brought: if it is cut, the next one brings it again. */
-  private repeated: Set<Integer> | null = null;
+  /** What has come before the end of the states: a page may repeat it, and so does a resume that is cut. */
+  private repeated: Set<Integer> | null = new Set();
   private resumedFrom: Integer | null = null;
 
   constructor(private readonly resumable: boolean) {}
@@ -71,7 +71,7 @@ export class FilterProgress {
     const { id } = update.account;
     this.hasSeen = true;
     if (id === null) return true;
-    if (this.repeated?.has(id)) return false;
+    if (this.resumable && this.repeated?.has(id)) return false;
     this.repeated?.add(id);
     if (this.highest === null || id > this.highest) this.highest = id;
     return true;
@@ -105,7 +105,7 @@ export class FilterProgress {
     this.hasSeen = false;
     this.highest = null;
     this.complete = false;
-    this.repeated = null;
+    this.repeated = new Set();
     this.resumedFrom = null;
   }
 }

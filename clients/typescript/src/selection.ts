@@ -80,7 +80,7 @@ export function toRequests(selection: Selection): Request[] {
   if (selection.where) shared["where"] = mapWhere(selection.where);
   if (selection.pubkeys === undefined) {
     if (!("account_type" in shared || "program" in shared || "where" in shared)) {
-      throw new AccountSocketError("invalid_options", "say what to subscribe to: pubkeys, accountType, program or where");
+      throw new AccountSocketError("invalid_options", "say what: pubkeys, or accountType, program, where");
     }
     return [shared];
   }

@@ -154,8 +154,8 @@ export class Subscription implements AsyncIterable<Update> {
       this.connection?.close("the consumer is slow");
       this.tell({ type: "paused", queued: this.queue.size });
     } else if (this.queue.size >= QUEUES_OF_STATES * maxQueued) {
-      const message = `more than ${QUEUES_OF_STATES * maxQueued} states wait to be consumed; raise maxQueued or select less`;
-      this.end(new AccountSocketError("too_many_states", message));
+      const waiting = `${this.queue.size} states and updates wait to be consumed`;
+      this.end(new AccountSocketError("too_many_states", `${waiting}; raise maxQueued or select less`));
     }
   }
 

@@ -43,6 +43,7 @@ test("what RFC 6455 forbids is an error, and so is a message without end", () =>
     "4 GiB": [Uint8Array.from([0x81, 127, 0, 0, 0, 1, 0, 0, 0, 0]), 1009],
   };
   for (const [what, [bytes, code]] of Object.entries(wrong)) {
-    assert.throws(() => [...new FrameReader().read(bytes)], (error) => error instanceof FrameError && error.code === code, what);
+    const isRight = (error) => error instanceof FrameError && error.code === code;
+    assert.throws(() => [...new FrameReader().read(bytes)], isRight, what);
   }
 });

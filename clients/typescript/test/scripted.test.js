@@ -19,6 +19,8 @@ async function listen(server) {
   return `ws://127.0.0.1:${server.address().port}/ws`;
 }
 
+const UPGRADE = "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
+
 /** A server that says `frames` after the handshake. */
 function says(...frames) {
   const server = createHttpServer();
@@ -26,7 +28,7 @@ function says(...frames) {
     const salted = request.headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     const accept = createHash("sha1").update(salted).digest("base64");
     stream.on("error", () => {});
-    stream.write(`HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${accept}\r\n\r\n`);
+    stream.write(`${UPGRADE}Sec-WebSocket-Accept: ${accept}\r\n\r\n`);
     for (const frame of frames) stream.write(frame);
   });
   return listen(server);
@@ -69,7 +71,7 @@ test("every way not to answer is told, and tried again", { timeout: 5000 }, asyn
     [await listen(createServer((socket) => socket.destroy())), /./],
     [nobody, /ECONNREFUSED/],
     [await listen(createHttpServer((_, answer) => answer.writeHead(404).end())), /HTTP status 404/],
-    [await listen(createServer((socket) => socket.write("HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"))), /handshake is wrong/],
+    [await listen(createServer((socket) => socket.write(`${UPGRADE}\r\n`))), /handshake is wrong/],
     [await says(), /no answer to a ping/],
     [await says(frame(1, Buffer.from("nonsense"))), /no JSON object/],
     [await says(frame(1, Buffer.from([0xff]))), /not UTF-8/],

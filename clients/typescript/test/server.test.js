@@ -47,8 +47,8 @@ describe("with a server", { skip }, () => {
         break;
       }
     }
-    assert.deepEqual(types.slice(-2), ["subscribed", "subscribed"]);
-    assert.deepEqual(new Set(types.slice(0, -2)), new Set(["update"]));
+    assert.equal(types.filter((type) => type === "subscribed").length, 2);
+    assert.equal(types.filter((type) => type === "update").length >= pubkeys.length, true);
     assert.equal(await subscription.closed, null);
   });
 
@@ -120,13 +120,10 @@ describe("with a server", { skip }, () => {
     proxy.lead(OTHER_URL);
     proxy.cut();
     await next(events, "disconnected");
-    const resumed = await next(events, "resumed");
+    const { recovered, unrecovered } = await next(events, "resumed");
     proxy.lead(URL_);
-    assert.deepEqual({ ...resumed, unrecovered: resumed.unrecovered.sort() }, {
-      type: "resumed",
-      recovered: false,
-      unrecovered: [...pubkeys].sort(),
-    });
+    assert.equal(recovered, false);
+    assert.deepEqual(unrecovered.sort(), [...pubkeys].sort());
     assert.equal((await next(events, "update")).update.source === "realtime", false);
     await next(events, "subscribed");
     client.close();
@@ -138,6 +135,22 @@ describe("with a server", { skip }, () => {
       for await (const _update of subscription);
     }, { name: "AccountSocketError", code: "invalid_pubkey" });
     assert.equal((await subscription.closed).code, "invalid_pubkey");
+  });
+
+  const noWs = !process.env.ACCOUNT_SOCKET_WS && "ACCOUNT_SOCKET_WS names no file of the package ws";
+  test("another WebSocket carries it, and is cut the same", { timeout: 6000, skip: noWs }, async () => {
+    const { WebSocket } = await import(process.env.ACCOUNT_SOCKET_WS);
+    const check = chainChecker();
+    let cuts = 0;
+    for await (const event of connect(proxy.url, { ...FAST, WebSocket }).subscribe({ pubkeys }).events()) {
+      if (event.type === "update") check(event.update);
+      if (event.type === "resumed") assert.equal(event.recovered, true);
+      if (event.type === "subscribed") {
+        if (cuts === 5) break;
+        proxy.cut();
+        cuts += 1;
+      }
+    }
   });
 
   test("leaving a loop closes the connection", { timeout: 6000 }, async () => {

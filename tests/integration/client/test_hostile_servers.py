@@ -158,6 +158,31 @@ async def test_everything_ends_in_time(said: bytes) -> None:
         await until(lambda: len(ended) == 2)
 
 
+async def test_a_server_that_cannot_resume() -> None:
+    """Where a server knows no resuming, a subscription begins anew behind a break, and says so."""
+    requests: list[dict[str, object]] = []
+
+    async def answer(connection: ServerConnection) -> None:
+        while True:
+            requests.append(json.loads(await connection.recv()))
+            if "after" in requests[-1]:
+                refusal = {"type": "error", "id": 0, "code": "invalid_message", "message": "unknown key 'after'"}
+                await connection.send(json.dumps(refusal))
+            else:
+                await connection.send(ACK)
+                await connection.close(1001)
+
+    async with serve(answer, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with connect(url, patience=HASTY) as client:
+            events = client.subscribe(KEY_A).events()
+            told = [await anext(events) for _ in range(4)]
+    assert [type(event) for event in told] == [Subscribed, Disconnected, Disconnected, Subscribed]
+    assert isinstance(told[-1], Subscribed)
+    assert told[-1].recovered is False
+    assert ["after" in request for request in requests] == [False, True, False]
+
+
 async def test_silence_is_no_answer() -> None:
     """A server that shakes hands and then says nothing is an error that says so."""
     async with client_of(lambda connection: connection.wait_closed()) as client:

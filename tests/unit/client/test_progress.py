@@ -31,7 +31,7 @@ class Server:
         self.log.append((len(self.log) + 1, key))
 
     def answer(self, request: dict[str, Any]) -> list[Update | Ack | SnapshotEnd]:
-        """By keys: states or what was missed, then the ack. By a filter: the ack, pages or what was missed, the end."""
+        """By keys: states or what was missed, the ack. By a filter: the ack, pages or what was missed, the end."""
         known = request.get("epoch") == self.epoch
         if "pubkeys" in request:
             sent = [
