@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -140,13 +141,14 @@ async def test_a_web_page_uses_it_unbundled(servers: tuple[str, str], tmp_path: 
         *(chromium, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"),
         *(f"--user-data-dir={tmp_path / 'profile'}", f"http://127.0.0.1:{port}/"),
         stdout=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
         async with asyncio.timeout(20):
             seen = await told
     finally:
-        browser.kill()
+        os.killpg(browser.pid, signal.SIGKILL)  # Chromium is many processes
         await browser.wait()
         await runner.cleanup()
     assert {"subscribed", "update", "snapshotEnd"} <= set(seen)

@@ -44,6 +44,7 @@ class StatePages:
     def __init__(self, hub: Hub, reads: Reads) -> None:
         self._hub = hub
         self._reads = reads
+        self._last_before = reads.newest_id()
         self._places = asyncio.Semaphore(READS_AT_ONCE)
 
     async def tell(self, paging: Paging) -> tuple[int, str | None] | None:
@@ -69,11 +70,15 @@ class StatePages:
     def _put(self, paging: Paging, read: PageRead, found: Found) -> int:
         count = 0
         for state in found.states:
-            if state.pubkey not in read.seen and state.pubkey not in paging.sent:
+            if state.pubkey not in read.seen and state.pubkey not in paging.sent and self._was_published(state.id):
                 count += self._put_state(paging, state)
         if found.next is not None:
             paging.after = found.next
         return count
+
+    def _was_published(self, id: int) -> bool:
+        # What is committed and not published yet is about to come by itself; told from here it would come twice.
+        return id <= self._last_before or id <= self._hub.published_id
 
     def _put_state(self, paging: Paging, state: StoredUpdate) -> bool:
         hub, pubkey = self._hub, state.pubkey

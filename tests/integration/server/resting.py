@@ -88,7 +88,7 @@ async def _empty_database() -> bytes:
 @asynccontextmanager
 async def resting(**limits: Any) -> AsyncIterator[Rested]:
     """Run a listener and a database for the block, with these `Limits`."""
-    rested: Rested
+    rested: Rested | None = None
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "account.db")
         path.write_bytes(await _empty_database())
@@ -96,9 +96,9 @@ async def resting(**limits: Any) -> AsyncIterator[Rested]:
         await store.open()
         reads = Reads(
             store=store,
-            trusts=lambda pubkey, _: pubkey not in rested.untrusted,
+            trusts=lambda pubkey, _: rested is None or pubkey not in rested.untrusted,
             tip_slot=lambda: TIP_SLOT,
-            newest_id=lambda: rested.served.last_id,
+            newest_id=lambda: 0 if rested is None else rested.served.last_id,
             fields=Fields(LAYOUTS, load_programs().programs),
         )
         async with serving(reads=reads, **limits) as served, aiohttp.ClientSession(served.base) as http:

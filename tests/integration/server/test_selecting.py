@@ -308,6 +308,7 @@ async def test_a_client_that_does_not_read_is_told_no_further_page() -> None:
         made = [rested.next_update(key, data_json=pool(filler="x" * 8_000)) for key in KEYS]
         await rested.store.append(made)
         hub = rested.served.hub
+        hub.published_id = made[-1].id
         client.say({"action": "subscribe", "account_type": "Pool"})
         (connection,) = rested.served.listener.clients.connections
         await until(lambda: hub.messages > 100)
@@ -343,6 +344,18 @@ async def test_a_page_that_cannot_be_read_is_read_again(monkeypatch: pytest.Monk
         assert told(await client.read_message()) == (KEY_A, 1, None, False)
         assert await client.read_message() == {"type": "snapshot_end", "sub": 1, "count": 1}
         assert failed == 4
+
+
+async def test_what_is_committed_but_not_published_yet_comes_once() -> None:
+    """A state that the database has before it is published is told when it is published, and only then."""
+    async with selecting() as (rested, client):
+        await rested.commit(KEY_A, data_json=pool())
+        early = rested.next_update(data_json=pool(x=1))
+        await rested.store.append([early])
+        client.say({"action": "subscribe", "account_type": "Pool"})
+        assert await client.read_message() == {"type": "snapshot_end", "sub": 1, "count": 0}
+        rested.served.hub.publish(early)
+        assert [told(message) for message in await follow(client, 1)] == [(KEY_A, early.id, None, False)]
 
 
 async def test_unsubscribing_while_states_are_told_ends_them() -> None:
