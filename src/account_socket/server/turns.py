@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
-TURN_SECONDS = 0.001
+TURN_SECONDS = 0.0005
 """How long all clients' input together may occupy the loop at a stretch."""
 REST_SECONDS = 0.001
 """Then input waits this long: commits and the fan-out have the loop to themselves."""

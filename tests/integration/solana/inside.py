@@ -81,7 +81,7 @@ async def inside(directory: Path, proxy: Proxy | None = None, **limits: Any) -> 
         store=store,
         trusts=lambda _pubkey, _slot: not now.untrusted,
         tip_slot=lambda: TIP,
-        newest_id=lambda: served.last_id,
+        newest_id=lambda: 0,  # before the first update; it is asked for then alone
         fields=Fields(layouts),
     )
     known = Known(
