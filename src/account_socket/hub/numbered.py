@@ -10,7 +10,7 @@ from account_socket.hub.filters import Filter
 from account_socket.hub.hub import Done, Hub
 from account_socket.hub.outbox import Outbox
 from account_socket.hub.selections import Paging
-from account_socket.hub.shapers import DiffShaper, FieldsShaper, FullShaper, RatedShaper, Rates, Shaper
+from account_socket.hub.shapers import DiffShaper, FieldsShaper, RatedShaper, Rates, Shaper
 from account_socket.hub.shapes import Shape
 
 
@@ -112,7 +112,7 @@ class Numbered:
             return DiffShaper(self._hub, self._outbox, shape)
         if shape.max_rate_ms:
             return RatedShaper(self._hub, self._outbox, shape, self._rates)
-        return FullShaper(self._hub, self._outbox, shape)
+        return Shaper(self._hub, self._outbox, shape)
 
     def _release(self, taken: _Taken) -> None:
         self._hub.detach(taken.shaper)

@@ -33,6 +33,8 @@ class Sends(Protocol):
 
 class Shaper:
     """
+    Tells states as they are.
+
     Attributes:
         client: whose messages these are.
         pubkeys: the accounts that come here by name.
@@ -53,7 +55,8 @@ class Shaper:
 
     def append(self, message: Message) -> None:
         """Put one state into the client's outbox, in this form."""
-        raise NotImplementedError
+        if message.key not in self.client.pubkeys:  # what it is subscribed to without a number, it has so
+            self._hub.put(self.client, message)
 
     def forget(self, pubkey: str) -> None:
         """Take that nothing more is to come of an account unless it is put here anew."""
@@ -63,17 +66,6 @@ class Shaper:
 
     def flush(self) -> None:
         """Nothing ever waits here."""
-
-
-class FullShaper(Shaper):
-    """Tells states as they are, but for accounts that the client is subscribed to without a number: it has them."""
-
-    __slots__ = ()
-
-    def append(self, message: Message) -> None:
-        """As `Shaper`."""
-        if message.key not in self.client.pubkeys:
-            self._hub.put(self.client, message)
 
 
 class FieldsShaper(Shaper):
