@@ -18,8 +18,12 @@ OF_MANY = ("yellowstone", "sparse", "crowd", "slow", "portfolio", "stored", "fil
 """Clients, accounts or rows, which take their time even in the least numbers."""
 UNDER_VALGRIND = ("growth",)
 
-valgrind = pytest.mark.skipif(shutil.which("valgrind") is None, reason="no valgrind")
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+valgrind = pytest.mark.skipif(
+    shutil.which("valgrind") is None, reason="no valgrind is installed here; .ci/run installs it"
+)
+pytestmark = pytest.mark.skipif(
+    shutil.which("cc") is None, reason="no C compiler is installed here; .ci/run installs one"
+)
 
 
 @pytest.mark.parametrize(

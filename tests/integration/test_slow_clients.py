@@ -129,8 +129,8 @@ async def run(directory: Path, *, stalled: int, seconds: float, env: dict[str, s
         return readers, growth / MIB
 
 
-async def compare(directory: Path, *, seconds: float, env: dict[str, str]) -> None:
-    """Run with and without stalled clients and hold the others' p99, the memory and the last states against it."""
+async def compare(directory: Path, *, seconds: float, env: dict[str, str]) -> bool:
+    """Return whether stalled clients leave the others' p99 and the memory as without them, in one of some attempts."""
     for attempt in range(ATTEMPTS):
         calm, growth_without = await run(directory / f"without-{attempt}", stalled=0, seconds=seconds, env=env)
         readers, growth = await run(directory / f"with-{attempt}", stalled=STALLED, seconds=seconds, env=env)
@@ -140,8 +140,8 @@ async def compare(directory: Path, *, seconds: float, env: dict[str, str]) -> No
         print(f"memory +{growth_without:.1f} MiB without, +{growth:.1f} MiB with them")
         assert_newest(readers)
         if loaded <= 1.5 * baseline + NOISE_SECONDS and growth - growth_without <= 1.5 * STALLED:
-            return
-    raise AssertionError("stalled clients cost the others time or the server memory")
+            return True
+    return False
 
 
 def assert_newest(readers: Sequence[Reader]) -> None:
@@ -168,14 +168,14 @@ def caught_up(readers: Sequence[Reader], stalled: int) -> bool:
 @pytest.mark.timeout(120)
 async def test_stalled_clients_cost_the_others_nothing_and_end_on_the_newest_state(tmp_path: Path) -> None:
     """Ten of 100 stop reading: the others' p99 and the memory hold, and the ten end on the newest states."""
-    await compare(tmp_path, seconds=5, env={"OUTBOX_MAX_BYTES": "262144"})
+    assert await compare(tmp_path, seconds=5, env={"OUTBOX_MAX_BYTES": "262144"})
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(300)
 async def test_the_same_for_thirty_seconds_with_default_settings(tmp_path: Path) -> None:
     """Ten of 100 stop reading for 30 s at 2,000 updates a second, and all of the above holds."""
-    await compare(tmp_path, seconds=30, env={})
+    assert await compare(tmp_path, seconds=30, env={})
 
 
 async def test_a_client_that_stays_behind_is_closed_with_4008(tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ async def test_node_ws(served: Served) -> None:
     """The `ws` library of Node.js agrees, compresses its request, and reads states and updates."""
     node = shutil.which("node")
     if node is None or not NODE_MODULES.exists():
-        pytest.skip("Node.js or its modules are not installed")
+        pytest.skip("Node.js and npm are not installed here; .ci/run installs them")
     publish(served)
     process = await asyncio.create_subprocess_exec(
         *(node, "-e", NODE_CLIENT, served.url, KEY_A),
