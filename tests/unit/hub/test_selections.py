@@ -15,7 +15,7 @@ from account_socket.hub.frames import payload_of
 from account_socket.hub.hub import Hub
 from account_socket.hub.numbered import Numbered
 from account_socket.hub.selections import SWEEP_ABOVE, Selections
-from account_socket.hub.shapers import FullShaper, Rates
+from account_socket.hub.shapers import Shaper, Rates
 from account_socket.hub.shapes import FULL
 
 FILTERS = (
@@ -118,7 +118,7 @@ def test_what_is_known_of_selections_that_ended_is_let_go() -> None:
     selections = Selections()
     loop = Loop()
     hub = Hub(schedule=loop.schedule, load=lambda _: None)
-    shaper = FullShaper(hub, Client(hub).outbox, FULL)
+    shaper = Shaper(hub, Client(hub).outbox, FULL)
     selections.join(Filter("Config"), shaper, pages=False)
     joined = [
         selections.join(Filter("Pool", None, ((("a",), keys_of([number])),)), shaper, pages=False)
