@@ -15,7 +15,7 @@ from account_socket.hub.frames import payload_of
 from account_socket.hub.hub import Hub
 from account_socket.hub.numbered import Numbered
 from account_socket.hub.selections import SWEEP_ABOVE, Selections
-from account_socket.hub.shapers import Shaper, Rates
+from account_socket.hub.shapers import Rates, Shaper
 from account_socket.hub.shapes import FULL
 
 FILTERS = (
