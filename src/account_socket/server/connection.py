@@ -178,7 +178,7 @@ class Connection(asyncio.Protocol):
             self._frames = self._protocol.events_received()[::-1]
             rest = rest[SLICE_BYTES:]
         self._unread = bytes(rest)
-        self._read_on()
+        self.read_on()
 
     def _take_frames(self) -> bool:
         """Take the frames that were read; return whether this turn's share of time and answers allows for more."""
@@ -195,7 +195,8 @@ class Connection(asyncio.Protocol):
         self._send_library_output()
         return self._readable and self._room > 0 and not time_is_up()
 
-    def _read_on(self) -> None:
+    def read_on(self) -> None:
+        """Go on with what was read already, and with reading, where there is room for what that asks for."""
         if (self._unread or self._frames) and self._readable and not self._reading_on:
             self._reading_on = True
             self._clients.turns.wait(self._take_unread)
@@ -209,7 +210,8 @@ class Connection(asyncio.Protocol):
     @property
     def _readable(self) -> bool:
         """Whether there is room for answers: only so much can pile up as one turn's input asks for."""
-        return self._closing or (self._writable and not self.outbox.waiting)
+        full = self._resumer is not None and self._resumer.full
+        return self._closing or (self._writable and not self.outbox.waiting and not full)
 
     def _regulate_reading(self) -> None:
         wanted = self._readable and len(self._unread) <= UNREAD_BYTES
@@ -219,6 +221,7 @@ class Connection(asyncio.Protocol):
                 self._transport.resume_reading()
             else:
                 self._transport.pause_reading()
+                self._clients.pongs.stop(self)
 
     def _take(self, frame: object) -> None:
         assert isinstance(frame, Frame)  # the handshake's request, the only other event, was taken before
@@ -332,15 +335,15 @@ class Connection(asyncio.Protocol):
             self._clients.hub.touch(self.outbox)
             self._regulate_reading()
         elif not self._reading:
-            self._read_on()
+            self.read_on()
         if self._resumer is not None:
             self._resumer.wake()
 
     def ping(self) -> bool:
-        """Ask for a pong, unless the client is above high water; return whether it was asked."""
+        """Ask for a pong, unless the client is above high water; return whether one is to come, and would be read."""
         if self._writable:
             self._transport.write(PING)
-        return self._writable
+        return self._writable and self._reading
 
     def pause_writing(self) -> None:
         """Take that the transport is above high water (asyncio)."""
@@ -357,7 +360,7 @@ class Connection(asyncio.Protocol):
         if self.behind:
             self._clients.hub.touch(self.outbox)
         else:
-            self._read_on()
+            self.read_on()
         if self._resumer is not None:
             self._resumer.wake()
 

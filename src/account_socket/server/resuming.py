@@ -26,6 +26,9 @@ from account_socket.protocol.selection import Select
 from account_socket.server.catching_up import CatchUp, Past
 from account_socket.store.base import StoredUpdate
 
+MAX_WAITING = 4
+"""More requests than these waiting, and the client is not read from: each may name a thousand accounts."""
+
 log = structlog.get_logger("account_socket.websocket")
 
 
@@ -41,6 +44,9 @@ class Resumable(Protocol):
 
     def close(self, close: Close) -> None:
         """Say why, and end."""
+
+    def read_on(self) -> None:
+        """Read from it again, if there is room for what that asks for."""
 
 
 @dataclass(eq=False)
@@ -119,6 +125,11 @@ class Resumer:
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
+    @property
+    def full(self) -> bool:
+        """Whether no more requests should be taken."""
+        return len(self._queue) >= MAX_WAITING
+
     def drop(self, target: Target, pubkeys: Iterable[str]) -> None:
         """Have nothing more told of these accounts: the client unsubscribes."""
         dropped = [pubkey for pubkey in pubkeys if (target, pubkey) in self._reserved]
@@ -152,6 +163,7 @@ class Resumer:
         try:
             while self._queue and not self._ended:
                 await self._resume(self._queue.popleft())
+                self._client.read_on()
         except Exception:  # our bug must cost this client only
             log.exception("client not resumed", conn=self._client.number)
             self._client.close(Close.INTERNAL)

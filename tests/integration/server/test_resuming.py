@@ -14,7 +14,7 @@ from tests.integration.server.serving import RawClient, raw_client
 from tests.samples import KEY_A, KEY_B
 from tests.waiting import until
 
-from account_socket.server import catching_up
+from account_socket.server import catching_up, resuming
 
 LARGE = b'"%b"' % (b"x" * 20_000)
 
@@ -398,6 +398,28 @@ async def test_a_thousand_accounts_at_once(rested: Rested) -> None:
         *missed, ack = await resume(client, {pubkey: number for number, pubkey in enumerate(pubkeys, 1)})
         assert [key[:2] for key in missed] == [(update.pubkey, update.id) for update in updates[1_000:]]
         assert (ack["recovered"], ack["found"]) == (True, pubkeys)
+
+
+async def test_requests_wait_outside_while_history_is_read(rested: Rested, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many requests to resume a few are taken while the first takes long; all are answered in their order."""
+    await rested.commit()
+    await rested.commit()
+    later, go_on = rested.store.later, asyncio.Event()
+
+    async def slow_later(*args: Any, **options: Any) -> list[int]:
+        await go_on.wait()
+        return await later(*args, **options)
+
+    monkeypatch.setattr(rested.store, "later", slow_later)
+    async with raw_client(rested.served) as client:
+        for number in range(50):
+            client.say({"action": "subscribe", "after": {KEY_A: 1}, "epoch": "e1", "id": number})
+        (connection,) = rested.served.listener.clients.connections
+        await until(lambda: not connection._reading)
+        assert len(connection._resumer._queue) <= 2 * resuming.MAX_WAITING
+        go_on.set()
+        assert key_of(await client.read_message())[1] == 2
+        assert [(await client.read_message())["id"] for _ in range(50)] == list(range(50))
 
 
 async def test_a_slow_client_is_closed_while_it_resumes() -> None:
