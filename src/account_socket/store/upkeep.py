@@ -58,6 +58,7 @@ class Upkeep:
             return
         frames = 0
         try:
+            self._rests_until = began + REST_SECONDS  # so long after a copy that fails, too
             frames = self._copy(connection)
             self._rests_until = began + min(REST_SECONDS, REST * (monotonic() - began))
             if frames > RESTART_FRAMES:

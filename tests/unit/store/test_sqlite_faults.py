@@ -31,7 +31,6 @@ pytestmark = pytest.mark.fault
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "BUSY_SECONDS", 0.1)
-    monkeypatch.setattr(upkeep_module, "PERIOD_SECONDS", 0.05)
     monkeypatch.setattr(sqlite_module, "PERIOD_SECONDS", 0.05)
     monkeypatch.setattr(sqlite_module, "IDLE_SECONDS", 0.1)
 
