@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
+from account_socket.model import MAX_I64
 from account_socket.protocol.refusals import invalid, quote
 
 MAX_EPOCH_CHARACTERS = 128
-MAX_ID = 2**63 - 1
 
 
 class Resume(msgspec.Struct, frozen=True, gc=False):
@@ -62,7 +62,7 @@ def _take_epoch(fields: dict[str, Any]) -> str:
 
 
 def _is_id(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= MAX_ID
+    return type(value) is int and 0 <= value <= MAX_I64
 
 
 def check_covered(resume: Resume, pubkeys: tuple[str, ...]) -> None:

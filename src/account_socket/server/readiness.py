@@ -67,16 +67,20 @@ class Readiness:
     @property
     def stale(self) -> bool:
         """Whether no source has told of a new slot for too long."""
-        newest = max((source.status.tip_at or 0.0 for source in self._sources), default=0.0)
-        return self.tip_slot is None or self._clock() - newest > self._stale_after
+        return self.tip_slot is None or self._clock() - self._tip_at > self._stale_after
 
     @property
     def slots_behind(self) -> int:
         """About how many slots the chain made since upstream fell silent; 0 while it is not stale."""
         if not self.stale:
             return 0
-        newest = max((source.status.tip_at or 0.0 for source in self._sources), default=0.0)
-        return max(1, int((self._clock() - newest) / SLOT_SECONDS)) if newest else MAX_BEHIND_SLOTS
+        tip_at = self._tip_at
+        return max(1, int((self._clock() - tip_at) / SLOT_SECONDS)) if tip_at else MAX_BEHIND_SLOTS
+
+    @property
+    def _tip_at(self) -> float:
+        """When a source told of a new slot last, or 0."""
+        return max((source.status.tip_at or 0.0 for source in self._sources), default=0.0)
 
     def _source(self, source: Datasource) -> dict[str, Any]:
         status = source.status
