@@ -217,9 +217,11 @@ class Resumer:
 
     async def _tell(self, updates: Sequence[StoredUpdate]) -> None:
         outbox = self._client.outbox
+        if self._resumed is not outbox:  # what is subscribed to without a number meanwhile: its state came
+            updates = [update for update in updates if update.pubkey not in outbox.pubkeys]
+        if not updates:
+            return  # nothing will be written, and there is no room to wait for
         for update in updates:
-            if self._resumed is not outbox and update.pubkey in outbox.pubkeys:
-                continue  # subscribed to without a number meanwhile: its state came
             self._hub.send(outbox, answer_message(past_payload(update.pubkey, update.account_json, update.event)))
         self._room.clear()
         await self._room.wait()

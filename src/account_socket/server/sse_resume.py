@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import structlog
+
+from account_socket.protocol.codes import Close
 from account_socket.server.catching_up import Past
 from account_socket.server.sse import EventStream
 from account_socket.server.sse_events import STALE, EventMaker
 from account_socket.store.base import StoredUpdate
+
+log = structlog.get_logger("account_socket.stream")
 
 
 class Resumption:
@@ -24,6 +29,13 @@ class Resumption:
 
     async def run(self) -> None:
         """Resume the stream, or have it start over: its accounts share one position, so all go on or none."""
+        try:
+            await self._resume()
+        except Exception:  # our bug must cost this client only, and not leave it waiting
+            log.exception("stream not resumed", conn=self._stream.number)
+            self._stream.close(Close.INTERNAL)
+
+    async def _resume(self) -> None:
         stream, catch_up = self._stream, self._catch_up
         if stream.ended:
             return

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
+import pytest
 from tests.integration.server.serving import Served, serving
 from tests.samples import KEY_A, update
 
@@ -23,6 +24,7 @@ from account_socket.store.base import Store
 from account_socket.store.sqlite import SqliteStore
 
 TIP_SLOT = 10_000
+LARGE = b'"%b"' % (b"x" * 20_000)
 LAYOUTS = {name: each for decoder in load_programs().programs.values() for name, each in decoder.layouts.items()}
 
 
@@ -68,6 +70,28 @@ class Rested:
         assert set(body) == {"error"}
         assert set(body["error"]) == {"code", "message"}
         return status, body["error"]["code"]
+
+
+class BusyHistory:
+    """
+    Commits updates while history is read: more than 64 KiB in each of the first two reads, one in every later one.
+
+    Attributes:
+        reads: how often history was looked for.
+    """
+
+    def __init__(self, rested: Rested, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reads = 0
+        self._rested = rested
+        self._later = rested.store.later
+        monkeypatch.setattr(rested.store, "later", self.later)
+
+    async def later(self, *args: Any, **options: Any) -> list[int]:
+        self.reads += 1
+        found = await self._later(*args, **options)
+        for _ in range(6 if self.reads < 3 else 1):
+            await self._rested.commit(data_json=LARGE)
+        return found
 
 
 _empty: list[bytes] = []

@@ -9,14 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 from solders.pubkey import Pubkey
-from tests.integration.server.resting import EventSource, Rested, resting
+from tests.integration.server.resting import LARGE, BusyHistory, EventSource, Rested, resting
 from tests.integration.server.serving import RawClient, raw_client
 from tests.samples import KEY_A, KEY_B
 from tests.waiting import until
 
 from account_socket.server import catching_up, resuming
-
-LARGE = b'"%b"' % (b"x" * 20_000)
 
 
 @pytest.fixture
@@ -341,6 +339,24 @@ async def test_plain_and_numbered_together(rested: Rested) -> None:
             assert key_of(await client.read_message())[1] == live.id
 
 
+async def test_plain_while_a_numbered_one_resumes(rested: Rested, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all that was missed comes without a number meanwhile, nothing of it is told, and the ack comes at once."""
+    for _ in range(2):
+        await rested.commit()
+    gate = Gate(rested, monkeypatch)
+    async with raw_client(rested.served) as client:
+        client.say({"action": "subscribe", "after": {KEY_A: 1}, "epoch": "e1", "delivery": "every", "id": 1})
+        await gate.reached.wait()
+        client.say({"action": "subscribe", "pubkey": KEY_A, "id": 2})
+        assert key_of(await client.read_message()) == (KEY_A, 2, "cache")
+        assert (await client.read_message())["id"] == 2
+        gate.open.set()
+        ack = await client.read_message()
+        assert (ack["id"], ack["sub"], ack["recovered"], ack["found"]) == (1, 1, True, [KEY_A])
+        live = await rested.commit()
+        assert key_of(await client.read_message())[1] == live.id
+
+
 @pytest.mark.parametrize("shape", [{"fields": ["liquidity"]}, {"mode": "diff"}, {"max_rate_ms": 1}])
 async def test_other_shapes_are_not_recovered(rested: Rested, shape: dict[str, Any]) -> None:
     """History has whole states only: a subscription in another shape gets its state, and says so."""
@@ -369,21 +385,11 @@ async def test_more_comes_while_history_is_read_than_can_be_held(monkeypatch: py
     async with resting(outbox_max_bytes=65_536) as rested:
         for _ in range(3):
             await rested.commit()
-        later, reads = rested.store.later, 0
-
-        async def busy_later(*args: Any, **options: Any) -> list[int]:
-            nonlocal reads
-            reads += 1
-            found = await later(*args, **options)
-            for _ in range(6 if reads < 3 else 1):
-                await rested.commit(data_json=LARGE)
-            return found
-
-        monkeypatch.setattr(rested.store, "later", busy_later)
+        history = BusyHistory(rested, monkeypatch)
         async with raw_client(rested.served) as client:
             *missed, ack = await resume(client, {KEY_A: 1})
             assert [key[1] for key in missed] == list(range(2, 16))
-            assert (reads, ack["recovered"]) == (3, True)
+            assert (history.reads, ack["recovered"]) == (3, True)
             assert key_of(await client.read_message()) == (KEY_A, 16, "realtime")
 
 

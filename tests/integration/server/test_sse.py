@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from solders.pubkey import Pubkey
-from tests.integration.server.resting import EventSource, Rested, resting
+from tests.integration.server.resting import BusyHistory, EventSource, Rested, resting
 from tests.integration.server.serving import raw_client
 from tests.samples import KEY_A, KEY_B
 from tests.waiting import until
@@ -151,23 +151,30 @@ async def test_more_comes_while_history_is_read_than_can_be_held(monkeypatch: py
     async with resting(outbox_max_bytes=65_536) as rested:
         for _ in range(3):
             await rested.commit()
-        later, reads = rested.store.later, 0
-
-        async def busy_later(*args: Any, **options: Any) -> list[int]:
-            nonlocal reads
-            reads += 1
-            found = await later(*args, **options)
-            for _ in range(6 if reads < 3 else 1):
-                await rested.commit(data_json=b'"%b"' % (b"x" * 20_000))
-            return found
-
-        monkeypatch.setattr(rested.store, "later", busy_later)
+        history = BusyHistory(rested, monkeypatch)
         async with EventSource(rested, KEY_A, last_id="e1-1") as source:
             events = await source.take(15)
             assert [event.key for event in events] == [(KEY_A, id_) for id_ in range(2, 17)]
             assert [event.id for event in events] == [f"e1-{id_}" for id_ in range(2, 17)]
-            assert reads == 3
+            assert history.reads == 3
             assert [event.data["source"] for event in events[-2:]] == ["database", "realtime"]
+
+
+async def test_a_bug_while_history_is_read_ends_the_stream(rested: Rested, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody thought of while a stream is resumed ends it with 1011, and leaves no subscription behind."""
+    for _ in range(2):
+        await rested.commit()
+
+    async def broken(*_: Any, **__: Any) -> list[int]:
+        raise LookupError
+
+    monkeypatch.setattr(rested.store, "later", broken)
+    async with EventSource(rested, KEY_A, last_id="e1-1") as source:
+        event = await source.next()
+        assert (event.name, event.data["code"]) == ("close", 1011)
+        with pytest.raises(EOFError):
+            await source.next()
+    assert rested.served.hub.subscriptions == 0
 
 
 async def test_what_is_not_committed_cannot_be_resumed_behind(rested: Rested) -> None:
