@@ -369,7 +369,7 @@ class Devnode:
         self._ledger.tip_slot = slot
         self._ledger.context_slot = self._safe_context_slot()
         self._announced_at = time.monotonic()
-        self._subscriptions.announce(slot=slot, parent=parent)
+        self._subscriptions.notify_slot(slot=slot, parent=parent)
         if self._geyser is not None:
             self._geyser.feed.create(slot, parent)
             self._geyser.feed.settle(self._frozen_slot())

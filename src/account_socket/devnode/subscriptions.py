@@ -11,9 +11,6 @@ from account_socket.devnode.ledger import get_version
 from account_socket.hub.frames import text_frame
 from account_socket.protocol.solana_subscriptions import UNSUBSCRIBE_METHODS, Registry, parse_subscription
 
-ROOT_DISTANCE = 32
-"""Slots from the tip back to the newest root, as on mainnet when all is well."""
-
 
 class Subscriber(Protocol):
     """A connection, as seen from here."""
@@ -52,10 +49,6 @@ class Subscriptions(Registry[Subscriber]):
         if asked.kind == "program":
             self.on_program_subscribe()
         return b"%d" % number
-
-    def announce(self, *, slot: int, parent: int) -> None:
-        """Announce a slot, and the root that follows from it."""
-        self.notify_slot(slot=slot, parent=parent, root=max(0, slot - ROOT_DISTANCE))
 
     def _queue(self, subscribers: Collection[Subscriber], notification: bytes, _topic: str) -> None:
         self.notifications += len(subscribers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 SUBSCRIBE_METHODS = frozenset(f"{kind}Subscribe" for kind in ("account", "program", "slot", "root"))
 UNSUBSCRIBE_METHODS = frozenset(f"{kind}Unsubscribe" for kind in ("account", "program", "slot", "root"))
+
+ROOT_DISTANCE = 32
+"""Slots from the tip back to the newest root, as on mainnet when all is well."""
 
 Subscriber = TypeVar("Subscriber", bound=Hashable)
 
@@ -50,7 +53,7 @@ class Subscription(Generic[Subscriber]):
 
 Deliver = Callable[[Collection[Any], bytes, str], None]
 """Told subscribers, a notification for them (JSON), and its topic: subscription and account; a newer one of the same
-topic makes it needless."""
+topic makes it needless. Nobody joins or leaves before it returns."""
 
 
 def refused_at_limit() -> RpcFault:
@@ -156,8 +159,9 @@ class Registry(Generic[Subscriber]):
             for subscription in self._targeted("account", account.pubkey):
                 self._send(subscription, _account_notification(account, subscription, parsed), account.pubkey)
 
-    def notify_slot(self, *, slot: int, parent: int, root: int) -> None:
-        """Announce a slot."""
+    def notify_slot(self, *, slot: int, parent: int) -> None:
+        """Announce a slot, and the root that follows from it."""
+        root = max(0, slot - ROOT_DISTANCE)
         for subscription in self._targeted("slot", ""):
             notification = (
                 b'{"jsonrpc":"2.0","method":"slotNotification","params":{"result":'
@@ -171,9 +175,8 @@ class Registry(Generic[Subscriber]):
             )
             self._send(subscription, notification, "")
 
-    def _targeted(self, kind: str, key: str) -> list[Subscription[Subscriber]]:
-        # A copy: a client that is cut off while it is told leaves.
-        return list(self._by_target.get((kind, key), {}).values())
+    def _targeted(self, kind: str, key: str) -> Iterable[Subscription[Subscriber]]:
+        return self._by_target.get((kind, key), {}).values()
 
     def _send(self, subscription: Subscription[Subscriber], notification: bytes, pubkey: str) -> None:
         self._deliver(subscription.subscribers, notification, f"{subscription.number} {pubkey}")

@@ -15,8 +15,6 @@ from account_socket.protocol.solana_subscriptions import Params, Registry
 from account_socket.server.solana_reads import Known, parsed_of
 
 SLOT_LOOK_SECONDS = 0.05
-ROOT_DISTANCE = 32
-"""Slots from the tip back to the newest root when all is well."""
 
 
 class SolanaFeed:
@@ -83,7 +81,7 @@ class SolanaFeed:
         slot = self._known.reads.tip_slot()
         if slot is not None and slot > self._told_slot:
             self._told_slot = slot
-            self.registry.notify_slot(slot=slot, parent=max(0, slot - 1), root=max(0, slot - ROOT_DISTANCE))
+            self.registry.notify_slot(slot=slot, parent=max(0, slot - 1))
 
     # ---- coming and going ----------------------------------------------------------------------------------
 

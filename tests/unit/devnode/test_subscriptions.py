@@ -107,7 +107,7 @@ def test_slot_and_root_notifications(subscriptions):
     inbox = Inbox()
     slots = call(subscriptions, inbox, "slotSubscribe")
     roots = call(subscriptions, inbox, "rootSubscribe")
-    subscriptions.announce(slot=76, parent=75)
+    subscriptions.notify_slot(slot=76, parent=75)
     assert inbox.texts() == [
         {
             "jsonrpc": "2.0",
@@ -195,7 +195,7 @@ def test_dropping_a_connection(subscriptions):
     call(subscriptions, second, "slotSubscribe")
     subscriptions.drop(first)
     assert len(subscriptions) == 1
-    subscriptions.announce(slot=2, parent=1)
+    subscriptions.notify_slot(slot=2, parent=1)
     assert (len(first.frames), len(second.frames)) == (0, 1)
 
 
