@@ -17,6 +17,8 @@ from account_socket.server.handshake import MAX_HEAD_BYTES, error_body
 from account_socket.server.token_bucket import TokenBucket
 
 MAX_BODY_BYTES = 64 * 1024
+BODY_SECONDS = 10.0
+"""How long a request's body may take."""
 SERVER_NAME = "account-socket"
 
 Readiness = Callable[[], tuple[int, Mapping[str, Any]]]
@@ -31,6 +33,7 @@ _CODES = {
     401: "unauthorized",
     404: "not_found",
     405: "method_not_allowed",
+    408: "request_timeout",
     413: "payload_too_large",
     426: "upgrade_required",
     429: "rate_limited",
@@ -69,6 +72,15 @@ def make_app(*, readiness: Readiness, metrics: Metrics) -> web.Application:
     return app
 
 
+async def read_body(request: web.Request) -> bytes:
+    """Return a request's body. Raises web.HTTPError: it is too large, or does not come in time."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
+
+
 def _json(status: int, value: Mapping[str, Any]) -> web.Response:
     return web.Response(status=status, body=msgspec.json.encode(value), content_type="application/json")
 
@@ -97,6 +109,8 @@ def _explain(error: web.HTTPError, request: web.Request) -> str:
             return f"there is nothing at {request.path[:64]!a}"
         case 405:
             return f"{request.method[:16]!a} is not allowed here; see the Allow header"
+        case 408:
+            return f"the body did not come within {BODY_SECONDS:g} seconds"
         case 413:
             return f"the body is over {MAX_BODY_BYTES} bytes"
     return error.reason

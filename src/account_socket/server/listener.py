@@ -261,6 +261,7 @@ class Listener:
             add_rest(app, self.clients, self.clients.past, metrics, self._take_over)
         if solana is not None:
             solana.add_to(app, self.clients, metrics)
+            app.router.add_get("/", _upgrade_later)
         self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=HTTP_GOODBYE_SECONDS)
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -451,7 +452,7 @@ class Listener:
 
 
 async def _upgrade_later(request: web.Request) -> web.StreamResponse:
-    """Serve /ws to a connection that spoke HTTP before."""
+    """Serve WebSocket to a connection that spoke HTTP before."""
     if "websocket" not in request.headers.get("Upgrade", "").lower():
         message = "this is a WebSocket address; connect with a WebSocket client"
         return error_response(426, message, {"Upgrade": "websocket", "Connection": "Upgrade"})

@@ -127,6 +127,7 @@ _REFUSALS = {
     400: "the request cannot be meant",
     403: "the page's origin may not",
     404: "there is no such account or past state",
+    408: "the body did not come within 10 seconds",
     413: "the body is over 64 KiB, or the answer over 16 MiB",
     431: "the head is over 16 KiB",
     429: "too many requests",
@@ -153,7 +154,7 @@ def describe(fields: Fields) -> bytes:
 
 def _accounts(fields: Fields) -> Json:
     pubkey = _parameter("pubkey", PUBKEY, place="path")
-    batch = _operation("readAccounts", "the newest states of up to 1,000 accounts", "States", refusals=(413,))
+    batch = _operation("readAccounts", "the newest states of up to 1,000 accounts", "States", refusals=(408, 413))
     return {
         "/v1/accounts": {
             "get": _operation(

@@ -15,6 +15,7 @@ from account_socket.server import asyncapi, openapi
 from account_socket.server import rest_parameters as parameters
 from account_socket.server.catching_up import Past
 from account_socket.server.clients import Clients
+from account_socket.server.http import read_body
 from account_socket.server.rest_answers import Answers
 from account_socket.server.rest_derived import Decimals, Derived
 from account_socket.server.rest_parameters import RefusedError
@@ -115,7 +116,7 @@ class Rest:
     async def read_batch(self, request: web.Request) -> web.StreamResponse:
         """Answer with the newest states of the accounts that the body names."""
         parameters.read_pairs(request.query.items(), ())
-        pubkeys = parameters.read_batch(await request.read())
+        pubkeys = parameters.read_batch(await read_body(request))
         states = await read_states(self._hub, pubkeys)
         told = b",".join([states.told[pubkey] for pubkey in pubkeys if pubkey in states.told])
         foreign = set(states.foreign)

@@ -13,7 +13,6 @@ from account_socket.hub.hub import Answered
 from account_socket.protocol.codes import Close
 from account_socket.protocol.solana_jsonrpc import (
     INTERNAL_ERROR,
-    INVALID_PARAMS,
     METHOD_NOT_FOUND,
     Message,
     Request,
@@ -103,10 +102,11 @@ class SolanaConnection(Connection):
             return partial(_fail, RpcFault(METHOD_NOT_FOUND, "Method not found"))
         try:
             asked = self._parse(method, params)
+            if asked.kind != "account":
+                return partial(self._subscribe, asked)
+            self._check_room(asked)
         except RpcFault as fault:
             return partial(_fail, fault)
-        if asked.kind != "account":
-            return partial(self._subscribe, asked)
         exchange.waiting += 1
         self._lookups[exchange, at] = asked.key
         self._feed.watch(asked.key, partial(self._looked_up, exchange, at, asked))
@@ -120,23 +120,21 @@ class SolanaConnection(Connection):
         except Unable as unable:
             raise unable.fault from None
         if asked.kind == "program" and asked.key not in self._known.programs:
-            raise self._not_served()
-        asked = msgspec.structs.replace(asked, commitment=self._known.commitment)
+            raise self._known.not_served.fault
+        return msgspec.structs.replace(asked, commitment=self._known.commitment)
+
+    def _check_room(self, asked: Params) -> None:
+        """Check that the client may have one more subscription, those that are looked up included. Raises RpcFault."""
         held = len(self._feed.registry.numbers_of(self.outbox)) + len(self._lookups)
         if held >= self._clients.limits.max_subscriptions and not self._feed.registry.holds(self.outbox, asked):
             raise refused_at_limit()
-        return asked
-
-    def _not_served(self) -> RpcFault:
-        names = ", ".join(self._known.programs)
-        return RpcFault(INVALID_PARAMS, f"Invalid params: only accounts of {names} are served here.")
 
     def _looked_up(self, exchange: _Exchange, at: int, asked: Params, answered: Answered) -> None:
         if self._closing:
             return  # what is looked up was let go
         if answered.foreign:
             self._feed.release(self._lookups.pop((exchange, at)))
-            exchange.commits[at] = partial(_fail, self._not_served())
+            exchange.commits[at] = partial(_fail, self._known.not_served.fault)
         else:
             exchange.commits[at] = partial(self._subscribe_account, exchange, at, asked)
         self._settle(exchange)
@@ -153,10 +151,11 @@ class SolanaConnection(Connection):
             self._clients.hub.answer(self.outbox, reply)
 
     def _subscribe_account(self, exchange: _Exchange, at: int, asked: Params) -> bytes:
-        del self._lookups[exchange, at]
-        return self._subscribe(asked)
+        del self._lookups[exchange, at]  # had room from the start
+        return b"%d" % self._feed.subscribe(self.outbox, asked)
 
     def _subscribe(self, asked: Params) -> bytes:
+        self._check_room(asked)
         return b"%d" % self._feed.subscribe(self.outbox, asked)
 
     def _unsubscribe(self, params: list[object]) -> bytes:

@@ -9,9 +9,9 @@ from aiohttp import web
 from account_socket.metrics import Metrics
 from account_socket.protocol.solana_jsonrpc import INTERNAL_ERROR, Message, Request, RpcFault, read
 from account_socket.server.clients import Clients
-from account_socket.server.http import HttpProtocol
+from account_socket.server.http import HttpProtocol, read_body
 from account_socket.server.limits import Limits
-from account_socket.server.rest_answers import MAX_ANSWER_BYTES, Answers
+from account_socket.server.rest_answers import MAX_ANSWER_BYTES, PREFLIGHT_SECONDS, Answers
 from account_socket.server.rest_parameters import RefusedError
 from account_socket.server.solana_connection import MAX_BATCH
 from account_socket.server.solana_feed import SolanaFeed
@@ -19,7 +19,6 @@ from account_socket.server.solana_reads import Known, SolanaReads
 
 ALLOW_HEADERS = "Content-Type, solana-client"
 """web3.js names itself in a header of its own, which browsers ask about first."""
-PREFLIGHT_SECONDS = 600
 
 
 class Solana:
@@ -62,11 +61,11 @@ class Solana:
         return web.Response(status=204, headers=headers | self._answers.sharing(request))
 
     async def _post(self, request: web.Request) -> web.StreamResponse:
-        message = read(await request.read(), MAX_BATCH)
+        message = read(await read_body(request), MAX_BATCH)
         if not self._may_ask(request, len(message.entries)):
             fault = RpcFault(429, f"more than {self._limits.max_requests_per_second:g} requests a second; wait")
             return self._whole(request, _told(message, fault), status=429)
-        reply = message.join(await self._answer_all(message))
+        reply = message.join(await self._answer_all(request, message))
         try:
             response = await self._answers.send(request, [reply or b""])
         except RefusedError as refused:
@@ -86,13 +85,15 @@ class Solana:
         if not isinstance(protocol, HttpProtocol):
             return True
         now = monotonic()
-        return [protocol.budget.take(now) for _ in range(max(1, count))].count(False) == 0
+        return all(protocol.budget.take(now) for _ in range(max(1, count)))
 
-    async def _answer_all(self, message: Message) -> list[bytes | None]:
-        """Answer one after the other: a batch may ask for the largest list a hundred times."""
+    async def _answer_all(self, request: web.Request, message: Message) -> list[bytes | None]:
+        """Answer in turn, until the client leaves: a batch may ask for the largest list a hundred times."""
         answers: list[bytes | None] = []
         size = 0
         for entry in message.entries:
+            if request.transport is None:
+                break
             if size > MAX_ANSWER_BYTES and isinstance(entry, Request):
                 answers.append(entry.refuse(_too_large()))
             else:

@@ -32,14 +32,12 @@ class Proxy:
 
     Attributes:
         forwarded: how many requests were passed on.
-        failed: how many of these no node answered.
     """
 
     def __init__(self, rpcs: Sequence[RpcHttp]) -> None:
         self._rpcs = [(rpc, Leftover(rpc.lookups)) for rpc in rpcs]
         self._waiting = 0
         self.forwarded = 0
-        self.failed = 0
 
     async def forward(self, method: str, params: list[Any]) -> bytes:
         """Return the node's result as JSON. Raises RpcFault: its error, or that there is no answer."""
@@ -72,8 +70,6 @@ class Proxy:
                 fault = _fault(error)
                 if error.code < 0:
                     break
-        if fault.code == INTERNAL_ERROR:
-            self.failed += 1
         raise fault
 
 

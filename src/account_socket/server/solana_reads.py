@@ -24,7 +24,7 @@ from account_socket.protocol.solana_jsonrpc import (
 )
 from account_socket.server.rest_answers import MAX_ANSWER_BYTES
 from account_socket.server.rest_parameters import RefusedError
-from account_socket.server.rest_reading import Reads, StoreReading, read_states
+from account_socket.server.rest_reading import Reads, StoreReading, read_states, unavailable
 from account_socket.server.solana_proxy import Proxy
 from account_socket.store.raw_accounts import Bytes, StoredAccount
 
@@ -32,6 +32,8 @@ LEVELS = ("processed", "confirmed", "finalized")
 PAGE = 500
 """Accounts of a program that are encoded at a time: some milliseconds of the loop."""
 SCANS_AT_ONCE = 2
+SCAN_SECONDS = 30.0
+"""How long a list of a program's accounts may wait and take."""
 MAX_SCAN_BYTES = MAX_ANSWER_BYTES - 64 * 1024
 
 _encode = msgspec.json.Encoder().encode
@@ -68,6 +70,12 @@ class Known:
     programs: Mapping[str, str]
     commitment: str
     proxy: Proxy | None = None
+
+    @property
+    def not_served(self) -> Unable:
+        """Why other programs' accounts are refused."""
+        names = ", ".join(self.programs)
+        return Unable(INVALID_PARAMS, f"Invalid params: only accounts of {names} are served here.")
 
 
 def check_commitment(asked: str | None, ours: str) -> None:
@@ -145,8 +153,7 @@ class SolanaReads:
         if missing:
             states = await read_states(self._known.hub, missing)  # has what is not known, or not sure, read again
             if states.foreign:
-                names = ", ".join(self._known.programs)
-                raise Unable(INVALID_PARAMS, f"Invalid params: only accounts of {names} are served here.")
+                raise self._known.not_served
             if states.stale:
                 raise self._stale()
             accounts |= await self._stored(missing)
@@ -182,14 +189,16 @@ class SolanaReads:
     async def _get_program_accounts(self, params: list[Any]) -> bytes:
         program, config, filters = r.parse_program_accounts(params)
         if program not in self._known.programs:
-            names = ", ".join(self._known.programs)
-            raise Unable(INVALID_PARAMS, f"Invalid params: only accounts of {names} are served here.")
+            raise self._known.not_served
         slot = self._check(config)
         if not self._known.is_filled():
             reason = "not every account of the program is known here: BACKFILL=all has not completed"
             raise Unable(INVALID_PARAMS, f"Invalid params: {reason}.")
-        async with self._scans:
-            found, newest = await self._scan(program, config, filters)
+        try:
+            async with asyncio.timeout(SCAN_SECONDS), self._scans:
+                found, newest = await self._scan(program, config, filters)
+        except TimeoutError as error:
+            raise unavailable("the list took too long") from error
         listed = r.join(found)
         return r.with_context(max(slot, newest), listed, __version__) if config.with_context else listed
 

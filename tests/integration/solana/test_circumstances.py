@@ -18,6 +18,7 @@ from tests.samples import KEY_A, KEY_B, PROGRAM
 from tests.waiting import until
 
 from account_socket.protocol.codes import Close
+from account_socket.server import http, solana_reads
 from account_socket.server.solana_proxy import Proxy
 from account_socket.sources.rpc_http import RpcHttp
 
@@ -98,6 +99,50 @@ async def test_large_answers_are_refused(tmp_path: Path) -> None:
         assert len(sliced) == 14
 
 
+async def test_a_list_that_takes_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list is given up after a while, its wait for others included, and its place is free again."""
+    async with inside(tmp_path) as made:
+        await made.commit()
+        with monkeypatch.context() as patched:
+            patched.setattr(solana_reads, "SCAN_SECONDS", 0.0)
+            for _ in range(solana_reads.SCANS_AT_ONCE + 1):
+                refused = await made.ask("getProgramAccounts", PROGRAM, BASE64)
+                assert refused["code"] == -32603
+                assert "the list took too long; try again" in refused["message"]
+        assert len(await made.ask("getProgramAccounts", PROGRAM, BASE64)) == 1
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/accounts"])
+async def test_a_body_that_stays_incomplete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    """A body that does not come whole in time is answered 408, and the connection ends."""
+    monkeypatch.setattr(http, "BODY_SECONDS", 0.1)
+    async with inside(tmp_path, close_seconds=0.2) as made, raw_client(made.served, shake=False) as client:
+        client.send(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n[".encode())
+        assert (await client.read_head()).startswith(b"HTTP/1.1 408 ")
+        assert b"request_timeout" in await client.read_rest()
+
+
+async def test_a_batch_cannot_pass_the_limit(tmp_path: Path) -> None:
+    """Subscriptions of a batch count one by one, those that are looked up too; what is there already does not."""
+    async with inside(tmp_path, max_subscriptions=3) as made:
+        made.served.holding = True
+        async with websockets.connect(made.served.base.replace("http", "ws")) as socket:
+            asked: list[tuple[str, list[object]]] = [("accountSubscribe", [KEY_A, BASE64])]
+            asked += [("programSubscribe", [PROGRAM, {"filters": [{"dataSize": size}]}]) for size in (1, 2, 1, 3, 4)]
+            asked += [("slotSubscribe", [])]
+            batch = [
+                {"jsonrpc": "2.0", "id": at, "method": method, "params": params}
+                for at, (method, params) in enumerate(asked)
+            ]
+            await socket.send(json.dumps(batch))
+            await until(lambda: made.served.hub.waits_for(KEY_A))
+            made.served.settle([KEY_A])
+            answers = json.loads(await socket.recv())
+            assert ["result" in each for each in answers] == [True, True, True, True, False, False, False]
+            assert {each["error"]["code"] for each in answers[4:]} == {-32603}
+            assert len(made.solana.feed.registry) == 3
+
+
 async def test_a_flood_is_answered_and_then_cut_off(tmp_path: Path) -> None:
     """A socket that asks too much is told so, and closed when it goes on."""
     async with inside(tmp_path, request_burst=3, max_requests_per_second=0.01) as made:
@@ -161,6 +206,18 @@ async def test_a_client_that_leaves_while_it_waits(tmp_path: Path) -> None:
         await until(lambda: not made.served.hub.waits_for(KEY_A) and not made.served.hub.waits_for(KEY_B))
         assert len(made.solana.feed.registry) == 0
         assert made.served.hub.subscriptions == 0
+
+
+async def test_an_upgrade_on_a_kept_alive_connection(tmp_path: Path) -> None:
+    """Proxies keep connections: one that spoke HTTP before may become a PubSub client's."""
+    async with inside(tmp_path) as made, raw_client(made.served, shake=False) as client:
+        client.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200 OK" in await client.read_head()
+        assert await client.reader.readexactly(15) == b'{"status":"ok"}'
+        client.send(request_head("/"))
+        assert (await client.read_head()).startswith(b"HTTP/1.1 101 ")
+        client.say({"jsonrpc": "2.0", "id": 1, "method": "slotSubscribe"})
+        assert "result" in await client.read_message()
 
 
 async def test_input_of_any_kind(tmp_path: Path) -> None:
@@ -238,5 +295,34 @@ async def test_the_proxy_tells_the_answer_and_never_the_key(tmp_path: Path, answ
             assert SECRET not in json.dumps(told)
             assert [each["method"] for each in asked].count("sendTransaction") == 1
             assert (await made.ask("no such/method"))["code"] == -32601
+    finally:
+        await asyncio.gather(rpc.close(), runner.cleanup())
+
+
+async def test_a_batch_of_a_client_that_left(tmp_path: Path) -> None:
+    """Nobody is asked for the rest of a batch once its client is gone."""
+    asked = asyncio.Semaphore(0)
+    goes_on = asyncio.Event()
+    count = 0
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        nonlocal count
+        count += 1
+        asked.release()
+        await goes_on.wait()
+        return web.json_response({"jsonrpc": "2.0", "id": (await request.json())["id"], "result": 1})
+
+    runner, proxy, rpc = await run_node(handler)
+    try:
+        async with inside(tmp_path, proxy) as made:
+            body = json.dumps([{"jsonrpc": "2.0", "id": 1, "method": "getBalance", "params": []}] * 5).encode()
+            async with raw_client(made.served, shake=False) as client:
+                client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+                await asyncio.wait_for(asked.acquire(), 5)
+            await until(lambda: made.served.listener.clients.sockets == 0)
+            goes_on.set()
+            await until(lambda: proxy._waiting == 0)
+            assert (await made.ask("getHealth")) == "ok"
+            assert count == 1
     finally:
         await asyncio.gather(rpc.close(), runner.cleanup())

@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 import zstandard
 from tests.integration.solana.stack import FOREIGN, HEAD, OTHER, POOL, PROGRAM, Stack, socket, stack
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -143,16 +144,9 @@ async def test_a_close_is_told(made: Stack) -> None:
     """A closed account is told with 0 lamports to who asked for it, and is null from then on."""
     async with socket(made) as client:
         await client.ask("accountSubscribe", OTHER, BASE64)
-        await wait_watched(made, 2)
+        await until(lambda: made.node._subscriptions.wants("account", OTHER), seconds=10)
         made.node.tell(made.node.close_account(OTHER))
         value = (await client.notification("accountNotification"))["result"]["value"]
         assert (value["lamports"], value["data"], value["space"]) == (0, ["", "base64"], 0)
         assert value["owner"] == "11111111111111111111111111111111"
         assert (await made.ask("getAccountInfo", OTHER, BASE64))["value"] is None
-
-
-async def wait_watched(made: Stack, least: int) -> None:
-    """Wait until the server has asked the node for so many accounts and programs."""
-    async with asyncio.timeout(10):
-        while not made.node._subscriptions.wants("account", OTHER):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
