@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -55,17 +56,21 @@ class Connection:
         self._socket = socket
         self._address = address
         self._patience = patience
+        self._sending: asyncio.Task[None] | None = None
         self._receiving: asyncio.Task[bytes] | None = None
 
-    async def send(self, request: dict[str, Any]) -> None:
-        """Send one request. Raises ServerError."""
-        try:
-            async with asyncio.timeout(self._patience.answer):
-                await self._socket.send(msgspec.json.encode(request), text=True)
-        except TimeoutError as error:
-            raise self._no_answer(self._patience.answer) from error
-        except ConnectionClosed as error:
-            raise closed(error) from error
+    def send(self, requests: Sequence[dict[str, Any]]) -> None:
+        """
+        Send requests while answers are received; called once.
+
+        A server that waits for its answers to be read takes no further request. What goes wrong `receive` tells.
+        """
+        self._sending = asyncio.create_task(self._send([msgspec.json.encode(request) for request in requests]))
+
+    async def _send(self, messages: Sequence[bytes]) -> None:
+        with suppress(ConnectionClosed):
+            for message in messages:
+                await self._socket.send(message, text=True)
 
     async def receive(self, *, answer_due: bool) -> bytes:
         """
@@ -109,12 +114,14 @@ class Connection:
     async def close(self) -> None:
         """Say goodbye; cut off where that takes too long, or is cancelled."""
         try:
-            await self._socket.close()
+            if self._sending is None or self._sending.done():  # behind requests that are not taken it would wait
+                await self._socket.close()
         finally:
             self.abort()
-            if self._receiving is not None:
-                with suppress(ConnectionClosed, asyncio.CancelledError):
-                    await self._receiving
+            for task in (self._sending, self._receiving):
+                if task is not None:
+                    with suppress(ConnectionClosed, asyncio.CancelledError):
+                        await task
 
     def abort(self) -> None:
         """Cut the connection off."""

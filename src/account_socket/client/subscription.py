@@ -138,8 +138,7 @@ class Subscription:
                 raise StopAsyncIteration
         connection = await open_connection(self._address, self._patience, status=self._status)
         try:
-            for request in self._progress.begin():
-                await connection.send(request)
+            connection.send(self._progress.begin())
         except BaseException:
             connection.abort()
             raise

@@ -183,6 +183,40 @@ async def test_a_server_that_cannot_resume() -> None:
     assert ["after" in request for request in requests] == [False, True, False]
 
 
+async def test_answers_are_read_while_requests_are_sent() -> None:
+    """A server that takes no further request before its answer is read gets them all."""
+    keys = [f"{number:044}" for number in range(200_000)]  # more than the sockets' buffers hold
+
+    async def answer(connection: ServerConnection) -> None:
+        async for message in connection:
+            number = json.loads(message)["id"]
+            await connection.send(json.dumps({"type": "of a later version", "text": "x" * 2**17}))
+            await connection.send(json.dumps({"type": "ack", "id": number, "epoch": "e"}))
+
+    async with serve(answer, "127.0.0.1", 0, max_queue=1) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with connect(url, patience=Patience(answer=2.0)) as client:
+            events = client.subscribe(*keys).events()
+            answers = [await anext(events) for _ in range(400)]
+    assert [key for each in answers if isinstance(each, Subscribed) for key in each.asked] == keys
+
+
+async def test_requests_that_nobody_takes_end_in_time() -> None:
+    """A server that shakes hands and reads no more is no answer, however much is still to be sent to it."""
+
+    async def ignore(connection: ServerConnection) -> None:
+        connection.transport.pause_reading()
+        await connection.wait_closed()
+
+    async with serve(ignore, "127.0.0.1", 0, close_timeout=0.1) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with connect(url, patience=HASTY) as client, asyncio.timeout(5):
+            with pytest.raises(NoAnswerError):
+                await anext(client.subscribe(*(f"{number:044}" for number in range(400_000))))
+        for connection in server.connections:
+            connection.transport.abort()
+
+
 async def test_silence_is_no_answer() -> None:
     """A server that shakes hands and then says nothing is an error that says so."""
     async with client_of(lambda connection: connection.wait_closed()) as client:
