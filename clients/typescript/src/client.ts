@@ -13,6 +13,9 @@ const DEFAULTS: Settings = {
   maxQueued: 10_000,
 };
 
+/** A day: a timer of more than 24 days would run off at once. */
+const MOST_MS = 86_400_000;
+
 export interface Options extends Partial<Settings> {
   /** The WebSocket to use instead of the runtime's own, such as that of the package `ws`. */
   WebSocket?: SocketConstructor;
@@ -62,6 +65,9 @@ export function connect(url: string, options: Options = {}): Client {
   for (const [name, value] of Object.entries(options)) {
     if (name !== "WebSocket" && !(typeof value === "number" && value > 0)) {
       throw new AccountSocketError("invalid_options", `${name} must be a number above 0`);
+    }
+    if (name.endsWith("Ms") && (value as number) > MOST_MS) {
+      throw new AccountSocketError("invalid_options", `${name} must be at most ${MOST_MS}`);
     }
   }
   return new Client(url, options);

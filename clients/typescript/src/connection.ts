@@ -104,7 +104,7 @@ export class Connection {
   /** Close with a close frame; nothing of it is heard from now on. */
   close(reason: string): void {
     this.end({ code: 1000, reason });
-    this.socket.close(1000, reason);
+    this.socket.close(1000); // the reason may be longer than the 123 bytes that a close frame holds
   }
 
   private drop(reason: string): void {

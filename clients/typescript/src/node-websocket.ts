@@ -34,7 +34,7 @@ export class NodeWebSocket implements Socket {
   private closeInfo = { code: ABNORMAL, reason: "the connection broke off" };
 
   constructor(url: string) {
-    const target = new URL(url.replace(/^ws/, "http"));
+    const target = new URL(url.replace(/^ws/i, "http"));
     const headers = {
       connection: "Upgrade",
       upgrade: "websocket",

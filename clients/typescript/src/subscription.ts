@@ -59,7 +59,10 @@ export class Subscription implements AsyncIterable<Update> {
 
   /** Call `listener` at each event of a type. Returns a function that takes it off. With one for updates none queue. */
   on<Type extends EventType>(type: Type, listener: EventListener<Type>): () => void {
-    if (type === "update") this.queue.clear();
+    if (type === "update") {
+      this.queue.clear();
+      if (this.paused) this.wake();
+    }
     return this.listeners.add(type, listener);
   }
 

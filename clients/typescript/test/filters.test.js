@@ -1,26 +1,15 @@
 /** Selecting and shaping, against a real server: ACCOUNT_SOCKET_URL. */
 
 import assert from "node:assert/strict";
-import { after, before, describe, test } from "node:test";
+import { test } from "node:test";
 
 import { connect } from "account-socket";
 
-import { busyAccounts, chainChecker, next } from "./chains.js";
-import { Proxy } from "./proxy.js";
+import { NodeWebSocket } from "../dist/node-websocket.js";
+import { chainChecker, next } from "./chains.js";
+import { FAST, proxy, pubkeys, URL_, withServer } from "./real-server.js";
 
-const URL_ = process.env.ACCOUNT_SOCKET_URL;
-const skip = !URL_ && "ACCOUNT_SOCKET_URL names no server; `make test` starts one";
-const FAST = { firstRetryMs: 5, maxRetryMs: 20 };
-
-describe("selections and shapes", { skip }, () => {
-  let proxy;
-  let pubkeys;
-  before(async () => {
-    proxy = await Proxy.to(URL_);
-    pubkeys = await busyAccounts(URL_, 30);
-  });
-  after(() => proxy.close());
-
+withServer("selections and shapes", () => {
   test("a filter gives the states that match, their end, and what happens to them", { timeout: 6000 }, async () => {
     const client = connect(URL_);
     const seen = new Set();
@@ -40,25 +29,51 @@ describe("selections and shapes", { skip }, () => {
     }
   });
 
-  test("over cuts a filter goes on without a hole or a repeat", { timeout: 6000 }, async () => {
+  test("the server sends nothing twice, while states come and behind them", { timeout: 6000 }, async () => {
+    for (let round = 0; round < 5; round += 1) {
+      const socket = new NodeWebSocket(URL_);
+      socket.onopen = () => socket.send('{"action":"subscribe","account_type":"Pool","id":1}');
+      const ids = [];
+      let left = Infinity;
+      await new Promise((resolve) => {
+        socket.onmessage = ({ data }) => {
+          const message = JSON.parse(data);
+          if (message.account) ids.push(message.account.id);
+          if (message.type === "snapshot_end") left = 100;
+          else if ((left -= 1) === 0) resolve();
+        };
+      });
+      socket.close();
+      assert.equal(new Set(ids).size, ids.length);
+    }
+  });
+
+  test("over cuts a filter begins anew and says so, without a hole in between", { timeout: 6000 }, async () => {
     const client = connect(proxy.url, FAST);
-    const events = client.subscribe({ accountType: "Pool" }).events();
     let check = chainChecker();
-    let held = null; // whether a chain goes on is known once `resumed` came
+    let seen = new Set();
     let ended = false;
     let resumed = 0;
-    for await (const event of events) {
-      if (event.type === "disconnected") held ??= [];
-      if (event.type === "update") held ? held.push(event.update) : check(event.update);
+    for await (const event of client.subscribe({ accountType: "Pool" }).events()) {
+      if (event.type === "disconnected") {
+        check = chainChecker();
+        if (ended) seen = new Set(); // else what came of the states does not come again
+        ended = false;
+      }
+      if (event.type === "update") {
+        check(event.update);
+        seen.add(event.update.pubkey);
+      }
       if (event.type === "resumed") {
-        if (event.recovered) held.forEach(check);
-        else check = chainChecker();
-        held = null;
+        assert.deepEqual(event, { type: "resumed", recovered: false, unrecovered: [] });
         resumed += 1;
       }
-      ended = event.type === "snapshotEnd" || (ended && event.type !== "disconnected");
+      if (event.type === "snapshotEnd") {
+        assert.ok(seen.size >= event.count && event.count > 0);
+        ended = true;
+      }
       if (resumed >= 10) break;
-      if (ended && proxy.pairs.size && Math.random() < 0.1) proxy.cut();
+      if (proxy.pairs.size && Math.random() < (ended ? 0.1 : 0.005)) proxy.cut();
     }
   });
 

@@ -88,10 +88,31 @@ test("wrong options are refused before anything is connected, without the URL's 
   for (const url of ["", "http://host/?api-key=SECRET", "ws://", "host?api-key=SECRET"]) {
     assert.throws(() => connect(url), (error) => error.code === "invalid_options" && !error.message.includes("SECRET"));
   }
-  assert.throws(() => connect("ws://host", { maxQueued: 0 }), { code: "invalid_options" });
+  for (const options of [{ maxQueued: 0 }, { timeoutMs: Infinity }, { maxRetryMs: 2 ** 31 }]) {
+    assert.throws(() => connect("ws://host", options), { code: "invalid_options" });
+  }
   for (const selection of [{}, { pubkeys: [] }, { fields: ["a"] }]) {
     assert.throws(() => connect("ws://host").subscribe(selection), { code: "invalid_options" });
   }
+});
+
+test("a refusal in many words is tried again by a strict WebSocket", { timeout: 5000 }, async () => {
+  const words = "wait ".repeat(40);
+  /** As browsers have it, whose `close` throws for a long reason. */
+  class Strict {
+    constructor() {
+      setTimeout(() => this.onopen({}));
+    }
+    send(text) {
+      const answer = { type: "error", id: JSON.parse(text).id, code: "rate_limited", message: words };
+      setTimeout(() => this.onmessage({ data: JSON.stringify(answer) }));
+    }
+    close(_code, reason = "") {
+      if (reason.length > 123) throw new SyntaxError("the reason is too long");
+    }
+  }
+  const told = await firstDisconnect("ws://host", { ...FAST, WebSocket: Strict });
+  assert.equal(told.reason, words);
 });
 
 test("a WebSocket that cannot be made ends the subscription", { timeout: 5000 }, async () => {

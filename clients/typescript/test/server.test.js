@@ -1,27 +1,16 @@
 /** Against a real server: ACCOUNT_SOCKET_URL, and ACCOUNT_SOCKET_OTHER_URL with a database of its own. */
 
 import assert from "node:assert/strict";
-import { after, before, describe, test } from "node:test";
+import { test } from "node:test";
 
 import { connect } from "account-socket";
 
-import { busyAccounts, chainChecker, next } from "./chains.js";
-import { Proxy } from "./proxy.js";
+import { chainChecker, next } from "./chains.js";
+import { FAST, proxy, pubkeys, URL_, withServer } from "./real-server.js";
 
-const URL_ = process.env.ACCOUNT_SOCKET_URL;
 const OTHER_URL = process.env.ACCOUNT_SOCKET_OTHER_URL;
-const skip = !URL_ && "ACCOUNT_SOCKET_URL names no server; `make test` starts one";
-const FAST = { firstRetryMs: 5, maxRetryMs: 20 };
 
-describe("with a server", { skip }, () => {
-  let proxy;
-  let pubkeys;
-  before(async () => {
-    proxy = await Proxy.to(URL_);
-    pubkeys = await busyAccounts(URL_, 30);
-  });
-  after(() => proxy.close());
-
+withServer("with a server", () => {
   test("the states come, then every update of each account", { timeout: 6000 }, async () => {
     const check = chainChecker();
     const seen = new Set();
@@ -96,6 +85,15 @@ describe("with a server", { skip }, () => {
       if (pauses === 3) break;
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
+  });
+
+  test("a paused subscription goes on for a listener that comes late", { timeout: 6000 }, async () => {
+    const client = connect(URL_, { ...FAST, maxQueued: 8 });
+    const subscription = client.subscribe({ pubkeys });
+    await new Promise((resolve) => subscription.on("paused", resolve));
+    await new Promise((resolve) => setTimeout(resolve, 50)); // it waits for its consumer by now
+    await new Promise((resolve) => subscription.on("update", resolve));
+    client.close();
   });
 
   test("a line that is silent is found dead, and the next one resumes", { timeout: 6000 }, async () => {
