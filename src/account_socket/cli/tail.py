@@ -38,7 +38,7 @@ def command(
 ) -> None:
     """Print each update of all accounts that match, one line each, those that match now first.
 
-    A lost connection is made again, and what was missed follows from history.
+    A lost connection is made again; what was missed is not told: the states that match then come again.
 
     Example: [bold]account-socket tail --account-type Pool --where token_a_mint=MINT[/bold]
     """
@@ -83,7 +83,8 @@ async def _tail(subscription: Subscription, count: int | None, *, as_json: bool)
                     shown += 1
                     if shown == count:
                         return
-                case client.SnapshotEnd(recovered=False):
-                    talk("what was missed cannot be told; the states that match now came instead")
+                case client.SnapshotEnd(recovered=False, count=states):
+                    instead = "; the states that match now came instead" if states else ""
+                    talk(f"what was missed cannot be told{instead}")
                 case client.Disconnected():
                     talk(f"{event.reason}; trying again in {event.retry_in:.1f} s")

@@ -10,7 +10,7 @@ from tests.running import READY
 
 
 class Demo:
-    """A server on a recording, for the tests of this file that leave it whole."""
+    """A server on a recording, for the tests that leave it whole."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

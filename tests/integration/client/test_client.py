@@ -27,6 +27,7 @@ from account_socket.client import (
     Position,
     RefusedError,
     ServerError,
+    SnapshotEnd,
     Subscribed,
     Subscription,
     Update,
@@ -153,6 +154,30 @@ async def test_cuts_and_kills_make_no_hole_and_no_repeat(tmp_path: Path) -> None
 
 def server_port(server: ServerProcess) -> int:
     return int(server.url.rsplit(":", 1)[1].removesuffix("/ws"))
+
+
+async def test_by_a_filter_it_begins_anew(tmp_path: Path) -> None:
+    """Behind a cut, states that match a filter come again, each account's ids go up, and it says what it missed."""
+    async with served(tmp_path) as server, Proxy(server_port(server)) as proxy:
+        async with connect(f"ws://127.0.0.1:{proxy.port}", patience=QUICK) as client:
+            subscription = client.subscribe(account_type="Pool")
+            told: list[dict[str, int]] = [{}]
+            verdicts = []
+            async for event in subscription.events():
+                match event:
+                    case Update(account=account):
+                        assert account.id is not None
+                        assert account.id > told[-1].get(account.pubkey, 0)
+                        told[-1][account.pubkey] = account.id
+                    case Disconnected():
+                        told.append({})
+                    case SnapshotEnd():
+                        assert len(told[-1]) >= event.count > 0
+                        verdicts.append(event.recovered)
+                        if len(verdicts) == 3:
+                            break
+                        proxy.drop()
+    assert (verdicts, subscription.recovered) == ([None, False, False], False)
 
 
 async def test_slow_reader(tmp_path: Path) -> None:
