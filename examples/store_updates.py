@@ -14,7 +14,7 @@ from account_socket.client import Position, connect
 
 
 async def main(file: Path, url: str, pubkeys: list[str]) -> None:
-    place = file.with_suffix(".position")
+    place, next_place = file.with_suffix(".position"), file.with_suffix(".next")
     position = msgspec.json.decode(place.read_bytes(), type=Position) if place.exists() else None
     async with connect(url, wait_for_server=True) as client:
         with file.open("a") as out:
@@ -22,7 +22,8 @@ async def main(file: Path, url: str, pubkeys: list[str]) -> None:
             async for update in subscription:
                 print(update.text, file=out, flush=True)
                 if subscription.position is not None:
-                    place.write_bytes(msgspec.json.encode(subscription.position))
+                    next_place.write_bytes(msgspec.json.encode(subscription.position))
+                    next_place.replace(place)  # a kill never leaves half a position
 
 
 asyncio.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:]))

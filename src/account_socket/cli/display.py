@@ -22,12 +22,9 @@ class Display:
         self._console = console or Console(highlight=False, markup=False, emoji=False)
         self._last: dict[str, dict[str, Any]] = {}
 
-    def show_update(self, update: Update) -> None:
-        """Print one update of the client."""
-        self.show(update.text, json.loads(update.text))
-
-    def show(self, _text: str, message: dict[str, Any]) -> None:
+    def show(self, update: Update) -> None:
         """Print one update as the server sent it."""
+        message = json.loads(update.text)
         account = message["account"]
         before = self._last.get(account["pubkey"])
         self._last[account["pubkey"]] = account

@@ -36,7 +36,7 @@ def command(
     if sys.stdout.isatty():
         from account_socket.cli.display import Display  # noqa: PLC0415  (not for --help)
 
-        show = Display().show_update
+        show = Display().show
     run_until_signal(_watch(pubkeys, url, count, show, status=status))
 
 

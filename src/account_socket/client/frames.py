@@ -58,7 +58,16 @@ class Update(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
-class Subscribed(msgspec.Struct, frozen=True, kw_only=True):
+class _Answer(msgspec.Struct, frozen=True, kw_only=True):
+    epoch: str
+    found: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+    stale: bool = False
+    recovered: bool | None = None
+    unrecovered: tuple[str, ...] = ()
+
+
+class Subscribed(_Answer, frozen=True, kw_only=True):
     """
     A request was answered. By pubkeys it comes behind their states, by a filter ahead of them.
 
@@ -73,12 +82,6 @@ class Subscribed(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     asked: tuple[str, ...]
-    epoch: str
-    found: tuple[str, ...] = ()
-    foreign: tuple[str, ...] = ()
-    stale: bool = False
-    recovered: bool | None = None
-    unrecovered: tuple[str, ...] = ()
 
 
 class SnapshotEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,16 +144,10 @@ class Disconnected(msgspec.Struct, frozen=True, kw_only=True):
 Event: TypeAlias = Update | Subscribed | SnapshotEnd | Status | Gap | Disconnected
 
 
-class Ack(msgspec.Struct, frozen=True, kw_only=True):
+class Ack(_Answer, frozen=True, kw_only=True):
     """The answer to the request with this `id`."""
 
     id: int | str | None
-    epoch: str
-    found: tuple[str, ...] = ()
-    foreign: tuple[str, ...] = ()
-    stale: bool = False
-    recovered: bool | None = None
-    unrecovered: tuple[str, ...] = ()
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 from typing import Any
 
 from rich.console import Console
 
 from account_socket.cli.display import Display
+from account_socket.client.frames import Update, read_frame
 
 PUBKEY = "7YAtw7GcEuEV93E84pRPJnyGsKnCTgfPuTZxBWXZB8Sa"
 
@@ -30,7 +32,9 @@ def shown(*messages: dict[str, Any]) -> list[str]:
     out = io.StringIO()
     display = Display(Console(file=out, width=120, markup=False, emoji=False, highlight=False))
     for message in messages:
-        display.show("", message)
+        read = read_frame(json.dumps(message).encode())
+        assert isinstance(read, Update)
+        display.show(read)
     return [" ".join(line.split()) for line in out.getvalue().splitlines()]
 
 
