@@ -172,7 +172,8 @@ async def test_by_a_filter_it_begins_anew(tmp_path: Path) -> None:
                     case Disconnected():
                         told.append({})
                     case SnapshotEnd():
-                        assert len(told[-1]) >= event.count > 0
+                        assert len(told[-1]) >= event.count
+                        assert event.count or not verdicts  # a server that has just started may know of none
                         verdicts.append(event.recovered)
                         if len(verdicts) == 3:
                             break
@@ -286,7 +287,7 @@ async def test_position_is_for_another_process(demo: Demo) -> None:
     """A position goes on exactly where it was taken; one of another epoch begins anew and says so."""
     async with connect(demo.url) as client:
         first = Follower(client.subscribe(*KEYS))
-        await until(lambda: first.newest > 500)
+        await until(lambda: first.newest > 500 and first.subscription.position is not None)
         position = first.subscription.position
         assert position is not None
         await first.end()
