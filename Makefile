@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 # Three at a time, also on two cores: most tests wait for sockets and timers.
-PYTEST := $(BIN)/pytest -q -n 3 --dist worksteal
+PYTEST := $(BIN)/pytest -q -n 3 --dist worksteal -m 'not soak and not timed'
+TIMED  := $(BIN)/pytest -q -m timed
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -24,6 +25,7 @@ demo: install ## a local node replaying a recording, and the server on it: no ne
 
 test: install-dev ## the whole test suite
 	$(PYTEST)
+	$(TIMED)
 
 soak: install-dev ## the tests that take minutes
 	$(BIN)/pytest -m soak -s
@@ -33,6 +35,7 @@ check: install-dev ## format, lint, types, tests: what CI runs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(PYTEST)
+	$(TIMED)
 
 format: install-dev ## put every file into the project's format
 	$(BIN)/ruff format .

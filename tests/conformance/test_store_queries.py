@@ -153,6 +153,31 @@ async def test_states_are_found_by_their_fields(store: Store) -> None:
     assert await find(store, where=((("a",), '{"b":["1"]}'),)) == []
 
 
+async def test_whoever_changes_its_type_is_found_by_the_new_one(store: Store) -> None:
+    """In a group where some accounts change their type and others do not, each state has all its new values."""
+    await store.append([typed(id_, {"n": 0}) for id_ in range(1, 6)])
+    again = [
+        msgspec.structs.replace(update(10 + id_, f"key-{id_:05}", data_json=b'{"n":1}'), account_type=type_)
+        for id_, type_ in enumerate(("Pool", "Unknown", "Pool", "Position", "Pool"), 1)
+    ]
+    await store.append(again)
+    await store.append(again)
+    assert await find(store, account_type="Pool") == ["key-00001", "key-00003", "key-00005"]
+    assert await find(store, account_type="Unknown") == ["key-00002"]
+    assert await find(store, where=((("n",), "1"),)) == [f"key-{id_:05}" for id_ in range(1, 6)]
+    await store.append([typed(1, {"n": 2}, account_type="Position")])  # older than what is stored
+    assert await find(store, account_type="Position") == ["key-00004"]
+
+
+async def test_states_of_a_rare_type_are_found_among_many(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page of one type's states looks at no account of another type."""
+    monkeypatch.setattr(queries, "MAX_SCANNED", 4)
+    await store.append([typed(id_, {}, account_type="Config" if id_ % 30 == 0 else "Pool") for id_ in range(1, 100)])
+    found = await store.find(Selection(account_type="Config"), after="", limit=100)
+    assert [state.pubkey for state in found.states] == ["key-00030", "key-00060", "key-00090"]
+    assert found.next is None
+
+
 @pytest.mark.parametrize("limit", [1, 3, 1000])
 async def test_a_scan_is_bounded_and_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     """However few states fit, one page looks at a bounded number, and the pages together find each one once."""

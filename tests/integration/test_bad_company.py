@@ -126,6 +126,7 @@ async def in_bad_company(good: Stopwatch, port: int) -> float:
 
 
 @pytest.mark.fault
+@pytest.mark.timed
 async def test_bad_clients_cost_a_good_one_nothing(tmp_path: Path) -> None:
     """While 20 clients abuse the server in 13 ways, a good one misses nothing and its p99 stays."""
     async with Devnode(RECORDING, rate=RATE, loop=True) as node:

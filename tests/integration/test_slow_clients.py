@@ -165,10 +165,11 @@ def caught_up(readers: Sequence[Reader], stalled: int) -> bool:
 
 
 @pytest.mark.fault
+@pytest.mark.timed
 @pytest.mark.timeout(120)
 async def test_stalled_clients_cost_the_others_nothing_and_end_on_the_newest_state(tmp_path: Path) -> None:
     """Ten of 100 stop reading: the others' p99 and the memory hold, and the ten end on the newest states."""
-    assert await compare(tmp_path, seconds=5, env={"OUTBOX_MAX_BYTES": "262144"})
+    assert await compare(tmp_path, seconds=4, env={"OUTBOX_MAX_BYTES": "262144"})
 
 
 @pytest.mark.soak

@@ -36,6 +36,9 @@ SELECT {_HISTORY_COLUMNS} FROM account_updates WHERE pubkey = ? AND id < ? AND s
 """  # noqa: S608
 _AFTER = "SELECT prev_id FROM account_updates WHERE pubkey = ? AND id > ? ORDER BY id LIMIT 1"
 _SCANNED = "SELECT pubkey FROM account_state WHERE pubkey > ? ORDER BY pubkey LIMIT 1 OFFSET ?"
+_SCANNED_OF_TYPE = """
+SELECT pubkey FROM account_state WHERE account_type = ? AND pubkey > ? ORDER BY pubkey LIMIT 1 OFFSET ?
+"""
 _HAS = """
 CASE json_type(data_json, ?) WHEN 'object' THEN 0 WHEN 'array' THEN 0
  WHEN 'text' THEN data_json ->> ? = ? ELSE data_json -> ? = ? END
@@ -118,11 +121,11 @@ def _select_past(connection: sqlite3.Connection, pubkey: str, slot: int) -> Stor
 
 def select_accounts_where(connection: sqlite3.Connection, selection: Selection, after: str, limit: int) -> Found:
     """As `Store.find`. Raises sqlite3.Error."""
-    scanned = connection.execute(_SCANNED, (after, MAX_SCANNED - 1)).fetchone()
+    scanned = _end_of_scan(connection, selection.account_type, after)
     conditions, values = ["pubkey > ?"], [after]
     if scanned is not None:
         conditions.append("pubkey <= ?")
-        values.append(scanned[0])
+        values.append(scanned)
     for column, value in (("account_type", selection.account_type), ("owner", selection.owner)):
         if value is not None:
             conditions.append(f"{column} = ?")
@@ -138,7 +141,16 @@ def select_accounts_where(connection: sqlite3.Connection, selection: Selection, 
     page, more = _page(connection.execute(sql, (*values, limit + 1)), limit)
     if more:
         return Found(page, page[-1].pubkey)
-    return Found(page, scanned[0] if scanned is not None else None)
+    return Found(page, scanned)
+
+
+def _end_of_scan(connection: sqlite3.Connection, account_type: str | None, after: str) -> str | None:
+    """Return the last account that one page may look at, or None: all that are left."""
+    if account_type is None:
+        row = connection.execute(_SCANNED, (after, MAX_SCANNED - 1)).fetchone()
+    else:
+        row = connection.execute(_SCANNED_OF_TYPE, (account_type, after, MAX_SCANNED - 1)).fetchone()
+    return None if row is None else row[0]
 
 
 def json_path(path: Sequence[str]) -> str:

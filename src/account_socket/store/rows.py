@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -33,12 +33,12 @@ INSERT INTO account_state
 VALUES {rows}
 ON CONFLICT (pubkey) DO UPDATE SET
  id = excluded.id, prev_id = excluded.prev_id, slot = excluded.slot, write_version = excluded.write_version,
- hash = excluded.hash, account_type = excluded.account_type, owner = excluded.owner,
- lamports = excluded.lamports, executable = excluded.executable, rent_epoch = excluded.rent_epoch,
- created_at = excluded.created_at, closed = excluded.closed, signature = excluded.signature,
- data_json = excluded.data_json, raw = excluded.raw
-WHERE excluded.id > account_state.id
+ hash = excluded.hash, {type_too} owner = excluded.owner, lamports = excluded.lamports,
+ executable = excluded.executable, rent_epoch = excluded.rent_epoch, created_at = excluded.created_at,
+ closed = excluded.closed, signature = excluded.signature, data_json = excluded.data_json, raw = excluded.raw
+WHERE excluded.id > account_state.id {same_type}
 """
+"""A column that an index holds costs writing that index, also where its value stays, as it nearly always does."""
 
 _COLUMNS = (
     "pubkey, id, slot, account_type, owner, lamports, CAST(data_json AS BLOB), created_at, prev_id,"
@@ -62,13 +62,17 @@ SELECT pubkey, id, slot, write_version, hash, account_type, closed FROM account_
 Row = tuple[object, ...]
 
 
-def _by_size(sql: str, row: str) -> dict[int, str]:
+def _by_size(sql: str, row: str, **more: str) -> dict[int, str]:
     sizes = [2**power for power in range(MAX_ROWS.bit_length())]
-    return {size: sql.format(rows=",".join([row] * size)) for size in sizes}
+    return {size: sql.format(rows=",".join([row] * size), **more) for size in sizes}
 
 
 INSERT_UPDATES = _by_size(_INSERT_UPDATE, f"(?,?,?,?,?,?,?,?,?,?,?,{FORMAT})")
-_UPSERT_STATES = _by_size(_UPSERT_STATE, "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)")
+_STATE_ROW = "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_UPSERT_ANY = _by_size(_UPSERT_STATE, _STATE_ROW, type_too="account_type = excluded.account_type,", same_type="")
+_UPSERT_SAME = _by_size(
+    _UPSERT_STATE, _STATE_ROW, type_too="", same_type="AND excluded.account_type = account_state.account_type"
+)
 
 
 def insert_updates(connection: sqlite3.Connection, updates: Sequence[AccountUpdate]) -> None:
@@ -78,15 +82,23 @@ def insert_updates(connection: sqlite3.Connection, updates: Sequence[AccountUpda
 
 def upsert_states(connection: sqlite3.Connection, updates: Sequence[AccountUpdate]) -> None:
     """Keep the update of the highest id of each account. Raises sqlite3.Error, UnicodeError."""
-    write_rows(connection, _UPSERT_STATES, state_rows(updates))
+    for size, values in _parts(state_rows(updates)):
+        if connection.execute(_UPSERT_SAME[size], values).rowcount < size:
+            connection.execute(_UPSERT_ANY[size], values)
 
 
 def write_rows(connection: sqlite3.Connection, statements: dict[int, str], rows: list[Row]) -> None:
     """Execute `statements` (by number of rows) with `rows`, in as few of them as can be."""
+    for size, values in _parts(rows):
+        connection.execute(statements[size], values)
+
+
+def _parts(rows: list[Row]) -> Iterator[tuple[int, list[object]]]:
+    """Yield (number of rows, their values), as few as can be."""
     start = 0
     while start < len(rows):
         size = min(MAX_ROWS, 1 << ((len(rows) - start).bit_length() - 1))
-        connection.execute(statements[size], list(chain.from_iterable(rows[start : start + size])))
+        yield size, list(chain.from_iterable(rows[start : start + size]))
         start += size
 
 

@@ -14,7 +14,7 @@ from account_socket.store.base import Identity
 from account_socket.store.connection import connect_writer
 from account_socket.store.rows import INSERT_UPDATES, write_rows
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration; a database at it is opened without loading Alembic, which takes half a second."""
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"

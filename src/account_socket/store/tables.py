@@ -48,6 +48,7 @@ account_state = Table(
     Column("signature", Text),
     Column("data_json", Text, nullable=False),
     Column("raw", LargeBinary, nullable=False),
+    Index("account_state_type", "account_type", "pubkey"),
 )
 """The newest state of each account; small columns first, so that reading them touches no overflow page."""
 
