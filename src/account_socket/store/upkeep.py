@@ -16,6 +16,8 @@ REST = 10
 """So many times as long as a copy took, up to REST_SECONDS, nothing is copied: at a flood pages that change again and
 again are copied once. With twice as many, copies at 2,000 updates a second grew until they took 60 ms each."""
 REST_SECONDS = 1.0
+EMPTY_SECONDS = 0.5
+"""So long nothing is looked at where there was nothing to copy."""
 
 RESTART_FRAMES = 49_152
 """So many pages (192 MiB) in the WAL, and the writer is asked to begin it anew, which keeps the file small and warm.
@@ -61,7 +63,8 @@ class Upkeep:
         try:
             self._rests_until = began + REST_SECONDS  # so long after a copy that fails, too
             frames = self._copy(connection)
-            self._rests_until = began + min(REST_SECONDS, REST * (monotonic() - began))
+            rest = min(REST_SECONDS, REST * (monotonic() - began)) if frames else EMPTY_SECONDS
+            self._rests_until = began + rest
             if frames > RESTART_FRAMES:
                 self._copy(connection)  # what came while the first copy was made
             (pages,) = connection.execute("PRAGMA freelist_count").fetchone()
