@@ -42,6 +42,7 @@ STOP_SECONDS = 15.0
 NOTHING: Mapping[str, str] = {}
 ANSWER_SECONDS = 120.0
 KEPT_VARIABLES = {"PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH"}
+UNPINGED = Path(__file__).with_name("unpinged.py")
 """PYTHONPATH, so that another tree can be measured: PYTHONPATH=other/src make bench."""
 QUIET_SECONDS = 0.05
 QUIET_CPU_SECONDS = 0.0025
@@ -269,6 +270,7 @@ class Server(Program):
 
     Args:
         under: a command that runs it, such as valgrind.
+        pings: whether it pings its clients, as it always does but here.
 
     Attributes:
         port: where clients connect.
@@ -282,6 +284,7 @@ class Server(Program):
         environment: Mapping[str, str] = NOTHING,
         *,
         under: Sequence[str] = (),
+        pings: bool = True,
     ) -> None:
         self._log = directory / f"server-{feeder_port}.log"
         self.database = directory / f"server-{feeder_port}.db"
@@ -295,10 +298,11 @@ class Server(Program):
             **environment,
         }
         kept = {key: value for key, value in os.environ.items() if key in KEPT_VARIABLES}
+        program = ("-m", "account_socket") if pings else (str(UNPINGED),)
         self._started = time.monotonic()
         with self._log.open("wb") as log:
             super().__init__(
-                [*under, sys.executable, "-m", "account_socket", "serve"],
+                [*under, sys.executable, *program, "serve"],
                 core=0,
                 cwd=directory,
                 env=kept | settings,
@@ -350,12 +354,13 @@ def serving(
     warm: bool = True,
     environment: Mapping[str, str] = NOTHING,
     under: Sequence[str] = (),
+    pings: bool = True,
 ) -> Iterator[tuple[Server, Feeder]]:
     """Run a feeder and a server on it; `warm`: with a state of each account in memory."""
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as directory,
         Feeder(made, zstd=zstd) as feeder,
-        Server(Path(directory), feeder.port, environment, under=under) as server,
+        Server(Path(directory), feeder.port, environment, under=under, pings=pings) as server,
     ):
         feeder.await_subscribed()
         if warm:
