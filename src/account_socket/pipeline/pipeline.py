@@ -85,6 +85,7 @@ class Pipeline:
         self._stuck_since: float | None = None
         self._recall_after = 0.0
         self._committed_id = ordering.next_id - 1
+        self._lost_id = 0
         self._last_group = (0.0, 0)
         self._idle = asyncio.Event()
         self._idle.set()
@@ -238,7 +239,8 @@ class Pipeline:
         delay, longest = RETRY_SECONDS
         while True:
             started = time.monotonic()
-            append = asyncio.ensure_future(self._store.append(group, history=self.history))
+            lost_id = self._queue.shed_id if self._queue.shed_id > self._lost_id else 0
+            append = asyncio.ensure_future(self._store.append(group, history=self.history, lost_id=lost_id))
             try:
                 refused = await self._await_patiently(append)
             except StoreError as error:
@@ -247,6 +249,7 @@ class Pipeline:
                 await self._sleep_patiently(delay)
                 delay = min(delay * 2, longest)
                 continue
+            self._lost_id = max(self._lost_id, lost_id)
             self._commit_succeeded(group, time.monotonic() - started)
             return self._note_refused(refused)
 

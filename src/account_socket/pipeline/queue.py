@@ -26,6 +26,9 @@ class CommitQueue:
 
     A full queue makes whoever fills it wait, so that upstream feels it. While the database is away there is no
     waiting: `shed` drops the oldest updates that have a newer one of the same account, then the oldest.
+
+    Attributes:
+        shed_id: no update with a higher id was dropped.
     """
 
     def __init__(self, max_updates: int = MAX_UPDATES, max_bytes: int = MAX_BYTES) -> None:
@@ -41,6 +44,7 @@ class CommitQueue:
         self._calm.set()
         self.bytes = 0
         self.shed_total = 0
+        self.shed_id = 0
 
     def __len__(self) -> int:
         return len(self._updates)
@@ -117,7 +121,10 @@ class CommitQueue:
             size -= _size(rest[drop])
             drop += 1
         self.shed_total += len(updates) - len(kept) - len(rest) + drop
-        self._updates = deque(kept + rest[drop:])
+        stays = deque(kept + rest[drop:])
+        ids = {update.id for update in stays}
+        self.shed_id = max([self.shed_id, *(update.id for update in updates if update.id not in ids)])
+        self._updates = stays
         self._published = len(self._updates)
         self.bytes = size
         self._judge_room()

@@ -120,13 +120,17 @@ class Store(ABC):
         """Return the marks of those of `pubkeys` that have a state. Raises StoreError."""
 
     @abstractmethod
-    async def append(self, updates: Sequence[AccountUpdate], *, history: bool = True) -> list[AccountUpdate]:
+    async def append(
+        self, updates: Sequence[AccountUpdate], *, history: bool = True, lost_id: int = 0
+    ) -> list[AccountUpdate]:
         """
         Commit a group in one transaction: a row each, and each account's newest state.
 
         Ids grow within and across groups. Before ids beyond the reserved block are committed, the next block is
         reserved durably (fsync). Appending an id again changes nothing. `history=False` writes only the state.
 
+        Args:
+            lost_id: the highest id that was given to an update which the caller gave up; 0: none since the last call.
         Returns:
             The updates the database refused for their content, found by bisecting; all others are committed.
         Raises:
@@ -184,6 +188,15 @@ class Store(ABC):
     @abstractmethod
     async def crowded(self, after: Mapping[str, int], *, limit: int) -> list[str]:
         """Return the accounts that have more than `limit` updates above their id in `after`. Raises StoreError."""
+
+    @abstractmethod
+    async def between(self, after: int, upto: int, *, limit: int) -> list[StoredUpdate] | None:
+        """
+        Return at most `limit` updates of all accounts with `after` < id ≤ `upto`, in the order of ids.
+
+        A page ends early where it is large; it is empty only where there are no more. None: an update with an id
+        above `after` may be missing (pruned, not written for want of space, refused). Raises StoreError.
+        """
 
     @abstractmethod
     async def updates(self, ids: Sequence[int]) -> list[StoredUpdate]:

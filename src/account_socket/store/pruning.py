@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from time import perf_counter
 
 from account_socket.store.connection import transaction
+from account_socket.store.rows import raise_whole_above
 
 MAX_ROWS = 16
 """Rows that one transaction deletes: under a millisecond of work, for which commits of updates wait."""
@@ -60,6 +61,7 @@ def delete_before(connection: sqlite3.Connection, before: str, limit: int) -> in
         ).fetchone()
         if last is None:
             return 0
+        raise_whole_above(connection, last)
         return connection.execute("DELETE FROM account_updates WHERE id <= ?", (last,)).rowcount
 
 
@@ -85,6 +87,7 @@ def delete_rows(connection: sqlite3.Connection, ids: Sequence[int]) -> int:
     """Delete the rows with these ids, in one transaction; return how many there were. Raises sqlite3.Error."""
     marks = ",".join("?" * len(ids))
     with transaction(connection):
+        raise_whole_above(connection, max(ids))
         return connection.execute(f"DELETE FROM account_updates WHERE id IN ({marks})", ids).rowcount  # noqa: S608
 
 

@@ -8,13 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from account_socket.store.base import Found, Selection, StoredUpdate
-from account_socket.store.rows import FORMAT, STATE_COLUMNS, UPDATE_COLUMNS, read_account
+from account_socket.store.raw_accounts import MAX_SCANNED, SCANNED
+from account_socket.store.rows import FORMAT, STATE_COLUMNS, UPDATE_COLUMNS, WHOLE_ABOVE, read_account
 
 MAX_PAGE_BYTES = 4 * 1024 * 1024
 """A page ends early above this, however many rows were asked for; it has at least one."""
-
-MAX_SCANNED = 5_000
-"""The most accounts that are looked at for one page."""
 
 MAX_FORK_SLOTS = 512
 """In the order of ids, slots of an account go back only where a fork died, and never so far."""
@@ -35,7 +33,6 @@ _AT = f"""
 SELECT {_HISTORY_COLUMNS} FROM account_updates WHERE pubkey = ? AND id < ? AND slot <= ? ORDER BY id DESC LIMIT 1
 """  # noqa: S608
 _AFTER = "SELECT prev_id FROM account_updates WHERE pubkey = ? AND id > ? ORDER BY id LIMIT 1"
-_SCANNED = "SELECT pubkey FROM account_state WHERE pubkey > ? ORDER BY pubkey LIMIT 1 OFFSET ?"
 _SCANNED_OF_TYPE = """
 SELECT pubkey FROM account_state WHERE account_type = ? AND pubkey > ? ORDER BY pubkey LIMIT 1 OFFSET ?
 """
@@ -57,6 +54,9 @@ SELECT account.key FROM json_each(?) AS account WHERE EXISTS (
  SELECT 1 FROM account_updates AS history
  WHERE history.pubkey = account.key AND history.id > account.value LIMIT 1 OFFSET ?)
 """
+_BETWEEN = f"""
+SELECT {_HISTORY_COLUMNS} FROM account_updates WHERE id > ? AND id <= ? ORDER BY id LIMIT ?
+"""  # noqa: S608
 _UPDATES = f"""
 SELECT {_HISTORY_COLUMNS} FROM account_updates WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id
 """  # noqa: S608
@@ -147,7 +147,7 @@ def select_accounts_where(connection: sqlite3.Connection, selection: Selection, 
 def _end_of_scan(connection: sqlite3.Connection, account_type: str | None, after: str) -> str | None:
     """Return the last account that one page may look at, or None: all that are left."""
     if account_type is None:
-        row = connection.execute(_SCANNED, (after, MAX_SCANNED - 1)).fetchone()
+        row = connection.execute(SCANNED, (after, MAX_SCANNED - 1)).fetchone()
     else:
         row = connection.execute(_SCANNED_OF_TYPE, (account_type, after, MAX_SCANNED - 1)).fetchone()
     return None if row is None else row[0]
@@ -167,6 +167,28 @@ def select_later(connection: sqlite3.Connection, after: Mapping[str, int], limit
 def select_crowded(connection: sqlite3.Connection, after: Mapping[str, int], limit: int) -> list[str]:
     """As `Store.crowded`. Raises sqlite3.Error."""
     return [pubkey for (pubkey,) in connection.execute(_CROWDED, (json.dumps(after), limit))]
+
+
+def select_between(connection: sqlite3.Connection, after: int, upto: int, limit: int) -> list[StoredUpdate] | None:
+    """As `Store.between`. Raises sqlite3.Error."""
+    connection.execute("BEGIN")  # rows and what is said of them, at one moment
+    try:
+        (whole_above,) = connection.execute("SELECT value FROM meta WHERE key = ?", (WHOLE_ABOVE,)).fetchone()
+        if int(whole_above) > after:
+            return None
+        page: list[StoredUpdate] = []
+        size = 0
+        for row in connection.execute(_BETWEEN, (after, upto, limit)):
+            update = _read(row)
+            if update is None:
+                return None  # written by another program
+            page.append(update)
+            size += len(update.account_json)
+            if size >= MAX_PAGE_BYTES:
+                break
+        return page
+    finally:
+        connection.rollback()
 
 
 def select_updates(connection: sqlite3.Connection, ids: Sequence[int]) -> list[StoredUpdate]:

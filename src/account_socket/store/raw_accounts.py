@@ -60,7 +60,7 @@ def told_hash(data_json: bytes) -> bytes:
     return blake2b(data_json, digest_size=CONTENT_HASH_BYTES).digest()
 
 
-_SCANNED = "SELECT pubkey FROM account_state WHERE pubkey > ? ORDER BY pubkey LIMIT 1 OFFSET ?"
+SCANNED = "SELECT pubkey FROM account_state WHERE pubkey > ? ORDER BY pubkey LIMIT 1 OFFSET ?"
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def select_raw_page(
     connection: sqlite3.Connection, chosen: Bytes, after: str, limit: int
 ) -> tuple[list[StoredAccount], str | None]:
     """As `Store.raw_page`. Raises sqlite3.Error."""
-    scanned = connection.execute(_SCANNED, (after, MAX_SCANNED - 1)).fetchone()
+    scanned = connection.execute(SCANNED, (after, MAX_SCANNED - 1)).fetchone()
     conditions = ["pubkey > ?", "owner = ?", "lamports > 0"]
     values: list[Any] = [after, chosen.owner]
     if scanned is not None:

@@ -15,6 +15,14 @@ FORMAT = 1
 NOTE = "note:"
 """What the keys of `meta` begin with that hold a caller's notes."""
 
+WHOLE_ABOVE = "history_whole_above"
+"""The key in `meta` of the id above which history has every update."""
+
+_RAISE_WHOLE_ABOVE = f"""
+INSERT INTO meta VALUES ('{WHOLE_ABOVE}', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value
+WHERE CAST(meta.value AS INTEGER) < CAST(excluded.value AS INTEGER)
+"""  # noqa: S608  (our constant)
+
 MAX_ROWS = 64
 """Rows per statement. A thread that shares the interpreter with a busy event loop waits for it after each
 statement, so a group is written in few of them: powers of two, which stay prepared."""
@@ -85,6 +93,11 @@ def upsert_states(connection: sqlite3.Connection, updates: Sequence[AccountUpdat
     for size, values in _parts(state_rows(updates)):
         if connection.execute(_UPSERT_SAME[size], values).rowcount < size:
             connection.execute(_UPSERT_ANY[size], values)
+
+
+def raise_whole_above(connection: sqlite3.Connection, id: int) -> None:
+    """Note, in the caller's transaction, that history may lack updates up to `id`. Raises sqlite3.Error."""
+    connection.execute(_RAISE_WHOLE_ABOVE, (str(id),))
 
 
 def write_rows(connection: sqlite3.Connection, statements: dict[int, str], rows: list[Row]) -> None:

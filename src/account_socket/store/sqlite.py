@@ -24,6 +24,7 @@ from account_socket.store.pruning import MAX_ROWS, SpaceReturn, select_accounts,
 from account_socket.store.queries import (
     select_accounts_where,
     select_at,
+    select_between,
     select_crowded,
     select_history,
     select_later,
@@ -146,14 +147,16 @@ class SqliteStore(Store):
             found |= await self._read().submit(partial(select_marks_of, pubkeys=page))
         return found
 
-    async def append(self, updates: Sequence[AccountUpdate], *, history: bool = True) -> list[AccountUpdate]:
+    async def append(
+        self, updates: Sequence[AccountUpdate], *, history: bool = True, lost_id: int = 0
+    ) -> list[AccountUpdate]:
         if not updates:
             return []
-        group = tuple(updates)
-        return await self._writing.submit(lambda connection: self._append(connection, group, history=history))
+        append = partial(self._append, group=tuple(updates), history=history, lost_id=lost_id)
+        return await self._writing.submit(append)
 
     def _append(
-        self, connection: sqlite3.Connection, group: tuple[AccountUpdate, ...], *, history: bool
+        self, connection: sqlite3.Connection, *, group: tuple[AccountUpdate, ...], history: bool, lost_id: int
     ) -> list[AccountUpdate]:
         upkeep = self._upkeep
         if upkeep.moved:
@@ -162,7 +165,7 @@ class SqliteStore(Store):
                 hint="put it back, or restart the server",
                 retryable=True,
             )
-        refused = self._writer.append(connection, group, history=history)
+        refused = self._writer.append(connection, group, history=history, lost_id=lost_id)
         if history and self._grown is not None:
             self._grown.update([update.pubkey for update in group])
             if len(self._grown) > MAX_GROWN:
@@ -199,6 +202,9 @@ class SqliteStore(Store):
 
     async def crowded(self, after: Mapping[str, int], *, limit: int) -> list[str]:
         return await self._read().submit(partial(select_crowded, after=dict(after), limit=limit))
+
+    async def between(self, after: int, upto: int, *, limit: int) -> list[StoredUpdate] | None:
+        return await self._read().submit(partial(select_between, after=after, upto=upto, limit=limit))
 
     async def updates(self, ids: Sequence[int]) -> list[StoredUpdate]:
         return await self._read().submit(partial(select_updates, ids=tuple(ids)))

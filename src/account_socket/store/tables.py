@@ -58,4 +58,7 @@ meta = Table(
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False),
 )
-"""epoch, genesis_hash, id_reserved (every id below it may have been used), adopted_at, note:… (`Store.remember`)."""
+"""
+epoch, genesis_hash, adopted_at, note:… (`Store.remember`); id_reserved: every id below it may have been used;
+history_whole_above: every update with a higher id that was committed has its row in `account_updates`.
+"""

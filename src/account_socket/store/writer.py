@@ -12,7 +12,7 @@ from account_socket.model import AccountUpdate
 from account_socket.store.base import ID_BLOCK
 from account_socket.store.connection import transaction
 from account_socket.store.pruning import delete_before, delete_rows
-from account_socket.store.rows import NOTE, insert_updates, upsert_states
+from account_socket.store.rows import NOTE, insert_updates, raise_whole_above, upsert_states
 from account_socket.store.sqlite_errors import REFUSED
 
 _PUT_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
@@ -46,7 +46,7 @@ class Writer:
         self.created_at = ""
 
     def append(
-        self, connection: sqlite3.Connection, updates: Sequence[AccountUpdate], *, history: bool
+        self, connection: sqlite3.Connection, updates: Sequence[AccountUpdate], *, history: bool, lost_id: int = 0
     ) -> list[AccountUpdate]:
         """Commit `updates` in one transaction; return those refused for their content. Raises sqlite3.Error."""
         started = perf_counter()
@@ -54,16 +54,21 @@ class Writer:
         reserve = beyond > self.reserved
         refused: list[AccountUpdate] = []
         self.created_at = max(self.created_at, updates[-1].created_at)
+        if not history:
+            lost_id = max(lost_id, beyond - 1)
         try:
             with transaction(connection, durable=reserve):
                 if reserve:
                     self._reserve(connection, beyond + ID_BLOCK)
                 _insert(connection, updates, history=history)
+                if lost_id:
+                    raise_whole_above(connection, lost_id)
         except REFUSED:
             with transaction(connection, durable=reserve):
                 if reserve:
                     self._reserve(connection, beyond + ID_BLOCK)
                 refused = _bisect(connection, updates, history=history)
+                raise_whole_above(connection, max([lost_id, *(update.id for update in refused)]))
         if reserve:
             self.reserved = beyond + ID_BLOCK
         self._count(len(updates) - len(refused), len(refused), perf_counter() - started)
