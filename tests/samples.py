@@ -64,4 +64,5 @@ def update(
         origin=origin,
         received_at=0.0,
         account_json=account_json,
+        event=event,
     )

@@ -296,6 +296,7 @@ class Service:
             trusts=lambda pubkey, slot: self._snapshots.trusts(pubkey) or self._gaps.trusts(slot),
             tip_slot=lambda: self.readiness.tip_slot,
             newest_id=lambda: self._ordering.next_id - 1,
+            committed_id=lambda: self.pipeline.committed_id,
             fields=Fields(layouts, self._registry.programs),
             look=self._nodes.look_up if self._rpcs else None,
         )

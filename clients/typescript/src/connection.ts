@@ -40,6 +40,8 @@ interface Pending {
 export class Connection {
   /** Settles when the connection has ended, for whatever reason; never rejects. */
   readonly closed: Promise<CloseInfo>;
+  /** Settles when the connection is open, or has ended, if it never came to be open; never rejects. */
+  readonly opened: Promise<void>;
 
   private readonly socket: Socket;
   private readonly pending = new Map<number, Pending>();
@@ -48,41 +50,34 @@ export class Connection {
   private pingedAt: number | null = null;
   private pulse: ReturnType<typeof setInterval> | undefined;
   private settle!: (info: CloseInfo) => void;
+  private settleOpened!: () => void;
+  private handshake: ReturnType<typeof setTimeout> | undefined;
   private ended = false;
 
-  private constructor(
+  /** Connect. Throws what `makeSocket` throws. */
+  constructor(
     makeSocket: SocketConstructor,
     url: string,
     private readonly timing: Timing,
     private readonly listener: Listener,
-    opened: () => void,
   ) {
     this.closed = new Promise((resolve) => (this.settle = resolve));
+    this.opened = new Promise((resolve) => (this.settleOpened = resolve));
     this.socket = new makeSocket(url);
     this.socket.binaryType = "arraybuffer";
     let fault = "";
-    const timer = setTimeout(() => this.drop("the handshake took too long"), timing.timeoutMs);
+    this.handshake = setTimeout(() => this.drop("the handshake took too long"), timing.timeoutMs);
     this.socket.onopen = () => {
-      clearTimeout(timer);
+      clearTimeout(this.handshake);
       if (this.ended) return;
       this.pulse = setInterval(() => this.beat(), Math.min(timing.heartbeatMs, timing.timeoutMs) / 2);
-      opened();
+      this.settleOpened();
     };
     this.socket.onerror = (event: { message?: string }) => (fault = event.message ?? "");
     this.socket.onclose = (event: CloseInfo) => {
-      clearTimeout(timer);
       this.end({ code: event.code, reason: event.reason || fault || "the connection broke off" });
     };
     this.socket.onmessage = (event: { data: unknown }) => this.take(event.data);
-  }
-
-  /** Connect. The promise gives the connection open, or ended, if it never came to be open. */
-  static async open(make: SocketConstructor, url: string, timing: Timing, listener: Listener): Promise<Connection> {
-    let opened!: () => void;
-    const open = new Promise<void>((resolve) => (opened = resolve));
-    const connection = new Connection(make, url, timing, listener, opened);
-    await Promise.race([open, connection.closed]);
-    return connection;
   }
 
   /** Send a request. Throws AccountSocketError for an error answer, ConnectionLost if none came. */
@@ -115,10 +110,12 @@ export class Connection {
   private end(info: CloseInfo): void {
     if (this.ended) return;
     this.ended = true;
+    clearTimeout(this.handshake);
     clearInterval(this.pulse);
     for (const { reject } of this.pending.values()) reject(new ConnectionLost());
     this.pending.clear();
     this.settle(info);
+    this.settleOpened();
   }
 
   private beat(): void {

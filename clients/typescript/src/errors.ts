@@ -31,7 +31,7 @@ export const isFinalClose = (code: number): boolean => FINAL_CLOSES.has(code);
 /**
  * How long to wait before the next attempt, in ms.
  *
- * @param failures attempts in a row that brought no answer; 0 after a connection that worked
+ * @param failures attempts in a row, this one included, that did not last; 0 after a connection that worked
  * @param closeCode of the connection that ended
  */
 export function waitBeforeRetry(failures: number, closeCode: number, firstMs: number, mostMs: number): number {

@@ -21,6 +21,9 @@ export interface Settings extends Timing {
 /** States cannot be asked for from the middle on, so that many times `maxQueued` may wait while they come. */
 const QUEUES_OF_STATES = 16;
 
+/** A connection that lasted so long worked: the wait before the next one begins anew. */
+const STEADY_MS = 30_000;
+
 /**
  * Updates of a selection of accounts, over a connection of its own.
  *
@@ -99,13 +102,14 @@ export class Subscription implements AsyncIterable<Update> {
     const socket = await this.socket;
     let failures = 0;
     while (!this.ended) {
-      const [answered, info] = await this.live(socket);
-      failures = answered ? 0 : failures + 1;
+      const [connectedMs, info] = await this.live(socket);
+      failures = connectedMs >= STEADY_MS ? 0 : failures + 1;
       if (this.ended) return;
       if (isFinalClose(info.code)) return this.end(new AccountSocketError(`closed_${info.code}`, info.reason));
       if (this.paused) {
         while (this.isFull()) await new Promise<void>((resolve) => (this.wake = resolve));
         this.paused = false;
+        failures = 0;
         continue;
       }
       const retryInMs = waitBeforeRetry(failures, info.code, this.settings.firstRetryMs, this.settings.maxRetryMs);
@@ -114,25 +118,24 @@ export class Subscription implements AsyncIterable<Update> {
     }
   }
 
-  /** The life of one connection. Returns whether it came to be subscribed, and how it ended. */
-  private async live(socket: SocketConstructor): Promise<[boolean, CloseInfo]> {
-    let answered = false;
-    const connection = await Connection.open(socket, this.url, this.settings, {
+  /** The life of one connection. Returns for how long it was open, and how it ended. */
+  private async live(socket: SocketConstructor): Promise<[number, CloseInfo]> {
+    const connection = new Connection(socket, this.url, this.settings, {
       update: (update) => this.thread.update(update),
       snapshotEnd: (end) => this.thread.snapshotEnd(end),
       acked: (ack, request) => this.thread.acked(ack, request),
     });
-    if (this.ended) connection.close("");
     this.connection = connection;
+    await connection.opened;
+    const openedAt = Date.now();
     try {
       await this.thread.begin((request) => connection.request(request));
-      answered = true;
     } catch (error) {
       this.judge(connection, error);
     }
     const info = await connection.closed;
     this.connection = null;
-    return [answered, info];
+    return [Date.now() - openedAt, info];
   }
 
   private judge(connection: Connection, error: unknown): void {

@@ -84,6 +84,51 @@ test("every way not to answer is told, and tried again", { timeout: 5000 }, asyn
   }
 });
 
+/** A server that serves every subscription, and ends its connection at once. */
+function servesAndEnds() {
+  const server = createHttpServer();
+  server.on("upgrade", (request, stream) => {
+    const salted = request.headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    const accept = createHash("sha1").update(salted).digest("base64");
+    stream.on("error", () => {});
+    stream.write(`${UPGRADE}Sec-WebSocket-Accept: ${accept}\r\n\r\n`);
+    const acks = [
+      { type: "ack", id: 1, action: "unsubscribe", epoch: "e" },
+      { type: "ack", id: 2, action: "subscribe", epoch: "e", found: [], foreign: [] },
+    ];
+    stream.once("data", () => {
+      for (const ack of acks) stream.write(frame(1, Buffer.from(JSON.stringify(ack))));
+      stream.end(closeFrame(1011, "broken"));
+    });
+  });
+  return listen(server);
+}
+
+test("waits grow while connections end at once, although each was answered", { timeout: 5000 }, async () => {
+  const client = connect(await servesAndEnds(), { ...FAST, firstRetryMs: 8, maxRetryMs: 60_000 });
+  const waits = [];
+  for await (const event of client.subscribe({ pubkeys: PUBKEYS }).events()) {
+    if (event.type === "disconnected" && waits.push(event.retryInMs) === 6) break;
+  }
+  client.close();
+  assert.ok(waits[5] >= 8 * 2 ** 5, `waits of ${waits} ms`);
+});
+
+test("close ends a handshake at once", { timeout: 5000 }, async () => {
+  const server = createServer(() => {});
+  const url = await listen(server);
+  const [stream] = await new Promise((resolve) => {
+    const subscription = connect(url).subscribe({ pubkeys: PUBKEYS });
+    server.once("connection", (socket) => {
+      socket.on("error", () => {});
+      socket.resume();
+      subscription.close();
+      resolve([socket]);
+    });
+  });
+  await new Promise((resolve) => stream.once("close", resolve));
+});
+
 test("wrong options are refused before anything is connected, without the URL's key", () => {
   for (const url of ["", "http://host/?api-key=SECRET", "ws://", "host?api-key=SECRET"]) {
     assert.throws(() => connect(url), (error) => error.code === "invalid_options" && !error.message.includes("SECRET"));

@@ -95,6 +95,8 @@ def main() -> None:
     try:
         _application()()
     except AccountSocketError as error:
+        from account_socket.cli.process import talk  # noqa: PLC0415  (not for --help)
+
         for line in filter(None, [str(error), error.hint]):
-            typer.echo(line, err=True)
+            talk(line)
         sys.exit(EXIT_USAGE if isinstance(error, SettingsError | WrongClusterError) else EXIT_FAILED)

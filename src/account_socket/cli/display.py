@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from account_socket.cli.changes import changes
+from account_socket.cli.process import printable
 from account_socket.client import Update
 
 MAX_VALUE_CHARACTERS = 48
@@ -33,10 +34,10 @@ class Display:
         closed = " closed" if account.get("closed") else ""
         self._console.print(
             Text.assemble(
-                (str(account["created_at"]), "dim"),
-                (f" {account['account_type']}{closed} ", "bold red" if closed else "bold cyan"),
-                str(account["pubkey"]),
-                (f" slot {account['slot']} id {account['id']} {message['source']}", "dim"),
+                (printable(str(account["created_at"])), "dim"),
+                (printable(f" {account['account_type']}{closed} "), "bold red" if closed else "bold cyan"),
+                printable(str(account["pubkey"])),
+                (printable(f" slot {account['slot']} id {account['id']} {message['source']}"), "dim"),
             ),
             soft_wrap=True,
         )
@@ -51,7 +52,7 @@ def _table(before: dict[str, Any], account: dict[str, Any]) -> Table:
     table.add_column()
     table.add_column(style="bold")
     for path, old, new in changes(_watched(before), _watched(account)):
-        table.add_row("  " + path.removeprefix("data_json."), _value(old), "→", _value(new))
+        table.add_row("  " + printable(path.removeprefix("data_json.")), _value(old), "→", _value(new))
     return table
 
 
@@ -60,5 +61,5 @@ def _watched(account: dict[str, Any]) -> dict[str, Any]:
 
 
 def _value(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = printable(value) if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= MAX_VALUE_CHARACTERS else f"{text[: MAX_VALUE_CHARACTERS - 1]}…"

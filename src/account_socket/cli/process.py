@@ -19,19 +19,38 @@ from account_socket.errors import AccountSocketError
 PORT_ERRORS = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
 
 
+def printable(text: str) -> str:
+    """
+    Return lines that steer no terminal, whoever wrote them.
+
+    What is not printable is shown as JSON escapes it, tabs and carriage returns as spaces: JSON keeps its sense.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else _SHOWN.get(each) or _escaped(each) for each in text)
+
+
+_SHOWN = {"\n": "\n", "\t": " ", "\r": " "}
+
+
+def _escaped(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+
+
 def talk(text: str) -> None:
     """Tell the person something; results go to stdout, talk to stderr."""
-    typer.echo(text, err=True)
+    typer.echo(printable(text), err=True)
 
 
 def emit(line: str) -> None:
     """
-    Write one line of the result at once.
+    Write one line of the result at once, as `printable` shows it.
 
     Raises:
         BrokenPipeError: nobody reads stdout any more (`… | head`); `run_until_signal` ends on it quietly.
     """
-    sys.stdout.write(line + "\n")
+    sys.stdout.write(printable(line) + "\n")
     sys.stdout.flush()
 
 

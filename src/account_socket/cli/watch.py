@@ -84,16 +84,11 @@ def _tell_absent(answer: Subscribed) -> None:
         talk(f"{pubkey}: what was missed cannot be told; its newest state came instead")
 
 
-def _printable(text: str) -> str:
-    """Return what a node may have written without what would steer a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
 def _tell_status(status: Status) -> None:
     if status.slot is not None:
         talk(f"slot {status.slot} is {status.event}")
     elif status.source is not None:
-        reason = f": {_printable(status.reason)}" if status.reason else ""
+        reason = f": {status.reason}" if status.reason else ""
         talk(f"upstream {status.source} {status.event}{reason}")
     else:
         connected = [name for name, source in status.sources.items() if source.connected]
@@ -107,6 +102,6 @@ def _tell_gap(gap: Gap) -> None:
     if gap.healed:
         talk(f"gap of {gap.source} healed, {span}")
     elif gap.error is not None:
-        talk(f"gap of {gap.source} not healed yet, {span}: {_printable(gap.error)}")
+        talk(f"gap of {gap.source} not healed yet, {span}: {gap.error}")
     else:
-        talk(f"gap of {gap.source}, {span}: {_printable(gap.reason)}; states may be old until it is healed")
+        talk(f"gap of {gap.source}, {span}: {gap.reason}; states may be old until it is healed")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from urllib.parse import SplitResult, urlsplit
+from base64 import b64encode
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from account_socket.endpoints import Endpoint, is_loopback
 from account_socket.errors import SettingsError, scrub_url
@@ -57,6 +58,20 @@ class Address:
     def http_path(self) -> str:
         """What stands ahead of /v1 in the paths of HTTP: what stands ahead of /ws."""
         return self._parts.path.partition("/ws")[0].rstrip("/")
+
+    @property
+    def http_query(self) -> str:
+        """The URL's query, without what only a WebSocket asks for."""
+        return "&".join(pair for pair in self._parts.query.split("&") if pair.partition("=")[0] != "status")
+
+    @property
+    def authorization(self) -> str | None:
+        """The value of the header that carries the URL's user info, as the WebSocket connection sends it."""
+        username, password = self._parts.username, self._parts.password
+        if username is None or password is None:
+            return None
+        said = f"{unquote(username)}:{unquote(password)}"
+        return f"Basic {b64encode(said.encode()).decode()}"
 
     @property
     def without_tls(self) -> str:

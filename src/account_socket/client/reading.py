@@ -77,7 +77,7 @@ class Reader:
 
     async def _get(self, target: str) -> bytes:
         try:
-            status, body = await self._exchange(self._address.http_path + target)
+            status, body = await self._exchange(self._target(target))
         except TimeoutError as error:
             seconds = self._patience.answer
             raise NoAnswerError(f"{self._address}: no answer for {seconds:.0f} seconds", retryable=True) from error
@@ -93,6 +93,17 @@ class Reader:
             raise NotAServerError(self._address.label) from None
         raise RefusedError(refused.code, refused.message)
 
+    def _target(self, target: str) -> str:
+        """Return a path, which may have a query, with what the server's URL has around it."""
+        query = self._address.http_query
+        joined = "&" if "?" in target else "?"
+        return self._address.http_path + target + (joined + query if query else "")
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        authorization = self._address.authorization
+        return {"Accept": "application/json"} | ({} if authorization is None else {"Authorization": authorization})
+
     async def _exchange(self, target: str) -> tuple[int, bytes]:
         kind = http.client.HTTPSConnection if self._address.secure else http.client.HTTPConnection
         connection = kind(self._address.host, self._address.port, timeout=self._patience.open)
@@ -101,7 +112,7 @@ class Reader:
             try:
                 connection.connect()
                 connection.sock.settimeout(self._patience.answer)
-                connection.request("GET", target, headers={"Accept": "application/json"})
+                connection.request("GET", target, headers=self._headers)
                 response = connection.getresponse()
                 return response.status, response.read(MAX_ANSWER_BYTES)
             finally:

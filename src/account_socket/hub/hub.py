@@ -142,15 +142,18 @@ class Hub:
         named = self._subscribers.get(update.pubkey, {})
         waiting = {request.outbox for request, sends in self._waiting.get(update.pubkey, ()) if sends}
         self._fan_out(message, [each for each in concern.told if each not in named and each not in waiting])
-        if concern.left:
-            covered = {each.client for several in (named, waiting, concern.told) for each in several}
-            for shaper in concern.left:
-                shaper.forget(update.pubkey)
-            left = dict.fromkeys(each.client for each in concern.left if each.client not in covered)
-            if left:
-                self._fan_out(
-                    state_message(update.pubkey, update.origin.value, update.account_json, event="left"), left
-                )
+        if not concern.left and not concern.held:
+            return
+        covered = {each.client for several in (named, waiting, concern.told) for each in several}
+        for shaper in concern.left:
+            shaper.forget(update.pubkey)
+        gone = state_message(update.pubkey, update.origin.value, update.account_json, event="left")
+        left = dict.fromkeys(each.client for each in concern.left if each.client not in covered)
+        if left:
+            self._fan_out(gone, left)
+        for paging, leaves in concern.held:
+            if not leaves or paging.target.client not in covered:
+                paging.hold(*((paging.target.client, gone) if leaves else (paging.target, message)))
 
     def _fan_out(self, message: Message, subscribers: Iterable[Target]) -> None:
         touched = self._touched

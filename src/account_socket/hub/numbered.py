@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from account_socket.hub.filters import Filter
 from account_socket.hub.hub import Done, Hub
 from account_socket.hub.outbox import Outbox
-from account_socket.hub.selections import Paging
+from account_socket.hub.selections import Paging, Selection
 from account_socket.hub.shapers import DiffShaper, FieldsShaper, RatedShaper, Rates, Shaper
 from account_socket.hub.shapes import Shape
 
@@ -43,13 +43,30 @@ class Numbered:
         self._outbox = outbox
         self._subscriptions: dict[int, _Subscription] = {}
         self._taken: dict[Shape, _Taken] = {}
+        self._pagings: dict[Selection, list[Paging]] = {}
 
-    def select(self, sub: int, filter: Filter, shape: Shape, *, every: bool, pages: bool) -> Paging:
-        """Send every update that `filter` fits; with `pages`, the caller tells what was there before."""
+    def select(
+        self, sub: int, filter: Filter, shape: Shape, *, every: bool, pages: bool = False, resumes: bool = False
+    ) -> Paging:
+        """Send every update that `filter` fits; with `pages`, the caller tells what was there, `resumes`: missed."""
         taken = self._take(sub, shape, every=every)
-        paging = self._hub.selections.join(filter, taken.shaper, pages=pages)
+        paging = self._hub.selections.join(filter, taken.shaper, pages=pages, resumes=resumes)
+        paging.from_id = 0 if pages or resumes else self._hub.published_id
         self._subscriptions[sub].paging = paging
+        self._pagings.setdefault(paging.selection, []).append(paging)
         return paging
+
+    def covers(
+        self, resuming: Paging, pubkey: str, id: int, *, account_type: str, owner: str, data_json: bytes
+    ) -> bool:
+        """Whether another subscription of this client and of the same shape tells it of an open account's update."""
+        if len(self._subscriptions) == 1:
+            return False
+        return pubkey in resuming.target.pubkeys or any(
+            other is not resuming and other.target is resuming.target and other.follows and id > other.from_id
+            for selection in self._hub.selections.fitting(account_type, owner, data_json)
+            for other in self._pagings.get(selection, ())
+        )
 
     def follow(self, sub: int, pubkeys: Sequence[str], shape: Shape, *, every: bool, done: Done) -> None:
         """Send the states of accounts, then `done`, then every update; as `Hub.subscribe`."""
@@ -73,6 +90,10 @@ class Numbered:
         taken = self._taken[subscription.shape]
         if subscription.paging is not None:
             self._hub.selections.leave(subscription.paging)
+            pagings = self._pagings[subscription.paging.selection]
+            pagings.remove(subscription.paging)
+            if not pagings:
+                del self._pagings[subscription.paging.selection]
         taken.named.subtract(subscription.pubkeys)
         gone = [pubkey for pubkey in subscription.pubkeys if not taken.named[pubkey]]
         release(taken.shaper, gone)
@@ -95,6 +116,7 @@ class Numbered:
             self._release(taken)
         self._subscriptions.clear()
         self._taken.clear()
+        self._pagings.clear()
 
     def _take(self, sub: int, shape: Shape, *, every: bool) -> _Taken:
         taken = self._taken.get(shape)

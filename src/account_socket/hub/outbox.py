@@ -66,6 +66,8 @@ class Outbox:
         conflated: how many messages were replaced by a newer one of the same key.
         sent: how many messages were taken.
         every: how many subscriptions of this client ask for every update: then nothing of any account is conflated.
+        resuming: accounts of `pubkeys` of which what was missed is still told → what a numbered subscription, which
+            they keep silent (hub/shapers.py), is to be told should they end before that.
         lost: such a client is so far behind that something was; it has to go, and resume.
     """
 
@@ -83,6 +85,7 @@ class Outbox:
         "lost",
         "pending",
         "pubkeys",
+        "resuming",
         "sent",
     )
 
@@ -91,6 +94,7 @@ class Outbox:
         self._batch = batch
         self.pending: list[Message] = []
         self.pubkeys: dict[str, None] = {}
+        self.resuming: dict[str, list[Message]] = {}
         self.conflated = 0
         self.sent = 0
         self.every = 0

@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from account_socket.hub.filters import Filter, Filtered, FilterIndex
+from account_socket.hub.frames import Message
+from account_socket.hub.outbox import Outbox
 from account_socket.hub.shapers import Shaper
 from account_socket.model import AccountUpdate
 
@@ -24,16 +26,24 @@ class Selection(Filtered):
     Attributes:
         members: who takes it, and how many subscriptions each has.
         paging: those that are still told what was there before.
+        resuming: those that are still told what they missed.
+        known: whether of every account it is known whether it is in this selection.
         number: by which selections are put in order.
     """
 
-    __slots__ = ("filter", "members", "number", "paging")
+    __slots__ = ("filter", "known", "members", "number", "paging", "resuming")
 
     def __init__(self, filter: Filter, number: int) -> None:
         self.filter = filter
         self.number = number
         self.members: dict[Shaper, int] = {}
         self.paging: dict[Shaper, list[Paging]] = {}
+        self.resuming: list[Paging] = []
+        self.known = False
+
+    def follows(self, target: Shaper) -> bool:
+        """Whether a member is told of updates as they come."""
+        return self.members.get(target, 0) > sum(paging.target is target for paging in self.resuming)
 
 
 @dataclass(eq=False, slots=True)
@@ -41,17 +51,39 @@ class Paging:
     """
     One subscription that is told, page by page, what was there before, while updates go on.
 
+    Or one that is told what it missed: until `follow` nothing of it is sent, and from `hold` on it is held.
+
     Attributes:
         sent: the accounts that an update told it of.
+        told: account → the id up to which its client was told what it missed; pages do not tell that again.
+        from_id: what came up to this id it is not told at all.
         after: up to which account the pages have come.
         ended: no more pages are to come.
+        held: what is to be told behind what it missed; None while nothing is held.
+        held_bytes: how much that is.
     """
 
     selection: Selection
     target: Shaper
     sent: set[str] = field(default_factory=set)
+    told: dict[str, int] = field(default_factory=dict)
     after: str = ""
     ended: bool = False
+    held: list[tuple[Shaper | Outbox, Message]] | None = None
+    held_bytes: int = 0
+    from_id: int = 0
+
+    def hold(self, target: Shaper | Outbox, message: Message) -> None:
+        """Keep a state until it can be told."""
+        assert self.held is not None
+        self.held.append((target, message))
+        self.held_bytes += len(message.frame)
+
+    @property
+    def follows(self) -> bool:
+        """Whether it is told every update as it comes, and was told what was there before."""
+        selection = self.selection
+        return self not in selection.resuming and self not in selection.paging.get(self.target, ())
 
 
 class PageRead:
@@ -69,10 +101,12 @@ class Concern:
     Attributes:
         told: who is sent it.
         left: who was sent the account before, and is told that it is not selected any more.
+        held: for whom it is held, and whether the account left.
     """
 
     told: Collection[Shaper]
     left: Collection[Shaper]
+    held: Collection[tuple[Paging, bool]] = ()
 
 
 class Selections:
@@ -91,14 +125,21 @@ class Selections:
         self._reads: list[PageRead] = []
         self._ended = 0
         self._sweep: list[str] = []
+        self._resuming = 0
 
     def __len__(self) -> int:
         return len(self._by_filter)
 
     # ---- taking ----------------------------------------------------------------------------------------------
 
-    def join(self, filter: Filter, target: Shaper, *, pages: bool) -> Paging:
-        """Have `target` sent every update that fits; with `pages`, until `settle`, it is told what was there."""
+    def join(self, filter: Filter, target: Shaper, *, pages: bool = False, resumes: bool = False) -> Paging:
+        """
+        Have `target` sent every update that fits.
+
+        Args:
+            pages: until `settle` it is told what was there.
+            resumes: nothing is sent until `follow`.
+        """
         selection = self._by_filter.get(filter)
         if selection is None:
             self._last_number += 1
@@ -109,7 +150,19 @@ class Selections:
         paging = Paging(selection, target)
         if pages:
             selection.paging.setdefault(target, []).append(paging)
+        if resumes:
+            selection.resuming.append(paging)
+            self._resuming += 1
         return paging
+
+    def follow(self, paging: Paging, *, pages: bool = False) -> None:
+        """Have a subscription that resumed sent what comes from now on; `pages` as in `join`."""
+        if paging in paging.selection.resuming:
+            paging.selection.resuming.remove(paging)
+            self._resuming -= 1
+            paging.held = None
+            if pages:
+                paging.selection.paging.setdefault(paging.target, []).append(paging)
 
     def settle(self, paging: Paging) -> None:
         """Note that a subscription was told all that was there before; without effect the second time."""
@@ -124,6 +177,8 @@ class Selections:
     def leave(self, paging: Paging) -> None:
         """End a subscription that joined."""
         self.settle(paging)
+        self.follow(paging)
+        paging.ended = True
         selection, target = paging.selection, paging.target
         selection.members[target] -= 1
         if selection.members[target]:
@@ -158,6 +213,10 @@ class Selections:
         self._reads.remove(read)
         self.active = bool(self._by_filter or self._reads)
 
+    def fitting(self, account_type: str, program: str, data_json: bytes) -> list[Selection]:
+        """Return the selections that an open account with these decoded fields is in."""
+        return self._index.find(account_type, program, data_json)
+
     def tell(self, paging: Paging, pubkey: str) -> None:
         """Note that a page tells of an account that is selected."""
         before = self._in.get(pubkey, ())
@@ -182,13 +241,17 @@ class Selections:
             told = after[0].members
         elif after:
             told = dict.fromkeys(target for selection in after for target in selection.members)
+        held: Collection[tuple[Paging, bool]] = ()
+        if self._resuming:
+            told = dict.fromkeys(each for each in told if any(selection.follows(each) for selection in after))
+            held = _to_hold(before, after, told, closed=update.closed)
         gone = self._gone(pubkey, before, after, told) if before and before != after else ()
         for selection in after:
             for paging in (each for several in selection.paging.values() for each in several):
                 paging.sent.add(pubkey)
         if before != after:
             self._keep(pubkey, after)
-        return Concern(gone, ()) if update.closed else Concern(told, gone)
+        return Concern(gone, (), held) if update.closed else Concern(told, gone, held)
 
     def _find(self, update: AccountUpdate) -> tuple[Selection, ...]:
         found = self._index.find(update.account_type, update.owner, update.data_json)
@@ -226,4 +289,17 @@ class Selections:
 
 def _was_told(selection: Selection, target: Shaper, count: int, pubkey: str) -> bool:
     paging = selection.paging.get(target, ())
-    return count > len(paging) or any(pubkey in each.sent or pubkey <= each.after for each in paging)
+    resuming = sum(each.target is target for each in selection.resuming) if selection.resuming else 0
+    return count - resuming > len(paging) or any(pubkey in each.sent or pubkey <= each.after for each in paging)
+
+
+def _to_hold(
+    before: Iterable[Selection], after: Collection[Selection], told: Collection[Shaper], *, closed: bool
+) -> list[tuple[Paging, bool]]:
+    """Return who is told of an update later, and whether its account left; not those who are told now."""
+    held = {paging: False for selection in after for paging in selection.resuming}
+    for selection in before:
+        if selection not in after:
+            for paging in selection.resuming:
+                held.setdefault(paging, not closed)
+    return [(paging, left) for paging, left in held.items() if paging.held is not None and paging.target not in told]

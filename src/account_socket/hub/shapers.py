@@ -7,17 +7,20 @@ which is made once for all who take it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from heapq import heappop, heappush
 from itertools import count, takewhile
 from typing import Protocol
 
-from account_socket.hub.frames import Message
+from account_socket.hub.frames import Message, id_of
 from account_socket.hub.outbox import Outbox
 from account_socket.hub.shapes import Form, Shape, Shapes
 
 TICK_SECONDS = 0.01
 """How exact those times are; only while somebody waits."""
+
+KEPT_BYTES = 256 * 1024
+"""The most that is kept for a subscription that another one keeps silent, beyond the newest state of each account."""
 
 Later = Callable[[float, Callable[[], None]], object]
 
@@ -57,12 +60,30 @@ class Shaper:
         """Put one state into the client's outbox, in this form."""
         if message.key not in self.client.pubkeys:  # what it is subscribed to without a number, it has so
             self._hub.put(self.client, message)
+        elif (kept := self.client.resuming.get(message.key)) is not None:
+            self._keep(kept, message)
+
+    def _keep(self, kept: list[Message], message: Message) -> None:
+        client = self.client
+        if kept and sum(len(each.frame) for each in kept) + len(message.frame) > KEPT_BYTES // len(client.resuming):
+            client.conflated += len(kept)
+            client.lost |= bool(client.every)
+            kept.clear()
+        kept.append(message)
+
+    def past(self, message: Message) -> Message:
+        """Return an update from history in this form; nothing replaces it."""
+        return Message(message.frame)
 
     def forget(self, pubkey: str) -> None:
         """Take that nothing more is to come of an account unless it is put here anew."""
+        if (kept := self.client.resuming.get(pubkey)) is not None:
+            kept.clear()
 
     def clear(self) -> None:
         """Let go of everything."""
+        for kept in self.client.resuming.values():
+            kept.clear()
 
     def flush(self) -> None:
         """Nothing ever waits here."""
@@ -77,6 +98,16 @@ class FieldsShaper(Shaper):
         """As `Shaper`."""
         self._hub.put(self.client, self._hub.shapes.fields(message, self._form))
 
+    def past(self, message: Message) -> Message:
+        """As `Shaper`."""
+        return Message(self._hub.shapes.fields(message, self._form).frame)
+
+    def forget(self, pubkey: str) -> None:
+        """As `Shaper`; nothing is kept of it."""
+
+    def clear(self) -> None:
+        """As `Shaper`."""
+
 
 class DiffShaper(Shaper):
     """Tells what changed since the state that was put into the client's outbox before."""
@@ -89,11 +120,17 @@ class DiffShaper(Shaper):
 
     def append(self, message: Message) -> None:
         """As `Shaper`."""
-        shapes, pubkey = self._hub.shapes, message.key or ""
+        self._hub.put(self.client, self._next(message))
+
+    def past(self, message: Message) -> Message:
+        """As `Shaper`; the first one is whole."""
+        return Message(self._next(message).frame)
+
+    def _next(self, message: Message) -> Message:
+        shapes, form, pubkey = self._hub.shapes, self._form, message.key or ""
         old = self._told.get(pubkey)
         self._told[pubkey] = message
-        form = self._form
-        self._hub.put(self.client, shapes.whole(message, form) if old is None else shapes.diff(old, message, form))
+        return shapes.whole(message, form) if old is None else shapes.diff(old, message, form)
 
     def forget(self, pubkey: str) -> None:
         """As `Shaper`; its next state is told whole."""
@@ -107,17 +144,24 @@ class DiffShaper(Shaper):
 class RatedShaper(Shaper):
     """Tells an account's newest state at most once in so long."""
 
-    __slots__ = ("_held", "_rates", "_seconds")
+    __slots__ = ("_had", "_held", "_rates", "_seconds")
 
     def __init__(self, hub: Sends, client: Outbox, shape: Shape, rates: Rates) -> None:
         super().__init__(hub, client, shape)
         self._rates = rates
         self._seconds = shape.max_rate_ms / 1000
         self._held: dict[str, Message | None] = {}
+        self._had: dict[str, int] = {}
+
+    def resume(self, after: Mapping[str, int]) -> None:
+        """Take that the client has these accounts' states up to an id: their first one is told only above it."""
+        self._had.update(after)
 
     def append(self, message: Message) -> None:
         """As `Shaper`, or keep it until the account's time has come; what answers a subscription goes at once."""
         pubkey = message.key or ""
+        if self._had and (had := self._had.pop(pubkey, None)) is not None and (id_of(message.frame) or had + 1) <= had:
+            return
         if pubkey in self._held and not message.answers:
             self._held[pubkey] = message
             return
@@ -137,12 +181,14 @@ class RatedShaper(Shaper):
 
     def forget(self, pubkey: str) -> None:
         """As `Shaper`; what is held of it is old."""
+        self._had.pop(pubkey, None)
         if pubkey in self._held:
             self._held[pubkey] = None
 
     def clear(self) -> None:
         """As `Shaper`."""
         self._held.clear()
+        self._had.clear()
         self._rates.stop(self)
 
 

@@ -59,6 +59,9 @@ class Pipeline:
         keep: takes a group of committed updates into the cache; never awaits.
         amend: told of an update that was published without its id and is committed now.
         last_created_at: the newest `created_at` in the store; ours never go below it.
+
+    Attributes:
+        committed_id: no update with a higher id is committed.
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class Pipeline:
         self._queue = CommitQueue()
         self._stuck_since: float | None = None
         self._recall_after = 0.0
-        self._committed_id = ordering.next_id - 1
+        self.committed_id = ordering.next_id - 1
         self._lost_id = 0
         self._last_group = (0.0, 0)
         self._idle = asyncio.Event()
@@ -130,7 +133,7 @@ class Pipeline:
     async def settled(self) -> None:
         """Return when all that was admitted until now is in the store."""
         last = self._ordering.next_id - 1
-        while self._committed_id < last:  # noqa: ASYNC110  (rare, and nobody waits for it)
+        while self.committed_id < last:  # noqa: ASYNC110  (rare, and nobody waits for it)
             await asyncio.sleep(SETTLED_SECONDS)
 
     async def recall(self, pubkeys: Sequence[str]) -> None:
@@ -286,8 +289,8 @@ class Pipeline:
         self._publish_without_ids()
 
     def _commit_succeeded(self, group: list[AccountUpdate], seconds: float) -> None:
-        self._committed_id = group[-1].id
-        self._ordering.trim(self._committed_id)
+        self.committed_id = group[-1].id
+        self._ordering.trim(self.committed_id)
         self.group_size.observe(len(group))
         self.commit_seconds.observe(seconds)
         if self.degraded:
@@ -318,7 +321,7 @@ class Pipeline:
 
     def _without_id(self, update: AccountUpdate) -> AccountUpdate:
         """Return `update` as it is published while its id is not durable; nor is any id that was not committed."""
-        durable = update.prev_id is not None and update.prev_id <= self._committed_id
+        durable = update.prev_id is not None and update.prev_id <= self.committed_id
         account_json = encode_account(
             id=None,
             pubkey=update.pubkey,

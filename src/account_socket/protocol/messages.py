@@ -371,14 +371,14 @@ def select_ack(id: Id, epoch: str, sub: int) -> bytes:
     return _encode(_SelectAck(id, Select.action, epoch, sub))
 
 
-def snapshot_end(sub: int, count: int, *, resumes: bool = False) -> bytes:
+def snapshot_end(sub: int, count: int, *, recovered: bool | None = None) -> bytes:
     """
-    Return what follows the last of the `count` states that were there before a subscription by filter.
+    Return what follows the last of the `count` states that a subscription by filter is told first.
 
     Args:
-        resumes: the client named the id that it had; it gets the states all the same.
+        recovered: whether these are what the client missed; None where it did not say what it has.
     """
-    return _encode(_SnapshotEnd(sub, count, False if resumes else msgspec.UNSET))
+    return _encode(_SnapshotEnd(sub, count, msgspec.UNSET if recovered is None else recovered))
 
 
 def unsubscribe_ack(id: Id, epoch: str) -> bytes:

@@ -149,9 +149,13 @@ class Session:
 
     def receive_other(self, *, now: float) -> Disconnect | None:
         """Take one frame that is no text message (ping, pong, part of a message); return whether to go on."""
-        if self._take_token(now) or not self._limited_for_long(now):
-            return None
-        return Disconnect(Close.RATE_LIMITED)
+        judged = self.receive_call(now=now)
+        return judged if isinstance(judged, Disconnect) else None
+
+    def receive_call(self, *, now: float) -> bool | Disconnect:
+        """Take one request in another dialect; return whether it may be served, or that the client has to go."""
+        allowed = self._take_token(now)
+        return allowed if allowed or not self._limited_for_long(now) else Disconnect(Close.RATE_LIMITED)
 
     def _number(self, request: Select, characters: int, subscribed: Collection[str]) -> Action:
         """Give a subscription its number, if it is within the limits; `characters` is how long its request is."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from enum import StrEnum
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MAX_BASE58_BYTES = 128
 TOO_LARGE_FOR_BASE58 = "error: data too large for bs58 encoding"
 _MAX_REMEMBERED_BYTES = 16 * 1024
+_REMEMBERED_BYTES = 8 * 2**20
 
 _compress = zstandard.ZstdCompressor(level=3).compress
 
@@ -36,7 +37,7 @@ def encode_data(data: bytes, encoding: Encoding) -> bytes:
     """Return the JSON of the `data` field. Nothing is parsed: jsonParsed falls back to base64, as for any program
     without a parser; base58 above 128 bytes is Agave's error text in place of the data."""
     if len(data) <= _MAX_REMEMBERED_BYTES:
-        return _encode_remembered(data, encoding)
+        return _remembered.encode(data, encoding)
     return _encode_data(data, encoding)
 
 
@@ -52,8 +53,38 @@ def _encode_data(data: bytes, encoding: Encoding) -> bytes:
             return b'["%b","base64"]' % pybase64.b64encode(data)
 
 
-# A replay in loops, and onto many addresses, sends the same data again and again.
-_encode_remembered = lru_cache(maxsize=4096)(_encode_data)
+class Remembered:
+    """
+    What was encoded last: a replay in loops, and onto many addresses, sends the same data again and again.
+
+    Args:
+        max_bytes: the most that data and encoded forms take together.
+
+    Attributes:
+        bytes: what they take.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.bytes = 0
+        self._max_bytes = max_bytes
+        self._encoded: OrderedDict[tuple[bytes, Encoding], bytes] = OrderedDict()
+
+    def encode(self, data: bytes, encoding: Encoding) -> bytes:
+        """As `encode_data`."""
+        key = data, encoding
+        encoded = self._encoded.get(key)
+        if encoded is not None:
+            self._encoded.move_to_end(key)
+            return encoded
+        encoded = self._encoded[key] = _encode_data(data, encoding)
+        self.bytes += len(data) + len(encoded)
+        while self.bytes > self._max_bytes:
+            (dropped, _), form = self._encoded.popitem(last=False)
+            self.bytes -= len(dropped) + len(form)
+        return encoded
+
+
+_remembered = Remembered(_REMEMBERED_BYTES)
 
 
 def _base58(data: bytes) -> bytes:

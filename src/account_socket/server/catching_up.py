@@ -14,13 +14,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from account_socket.hub.frames import Message
 from account_socket.hub.hub import Answered, Hub, Target
 from account_socket.hub.outbox import Batch, Outbox
 from account_socket.server.held import Held
 from account_socket.server.rest_parameters import RefusedError
-from account_socket.server.rest_reading import STATE_SECONDS, Reads, StoreReading
+from account_socket.server.rest_reading import RESUMING_SECONDS, STATE_SECONDS, Reads, StoreReading
 from account_socket.store.base import StoredUpdate
 
 MAX_MISSED = 10_000
@@ -28,6 +30,8 @@ MAX_MISSED = 10_000
 PAGE = 64
 PAGE_BYTES = 256 * 1024
 """About so much is read at once and waits for a client that does not read."""
+
+_Result = TypeVar("_Result")
 
 Tell = Callable[[Sequence[StoredUpdate]], Awaitable[None]]
 """Writes updates to the client; returns when there is room for more, or the client is gone."""
@@ -142,7 +146,7 @@ class CatchUp:
             ids = await self._find({pubkey: self.reached[pubkey] for pubkey in untold})
             while ids and not self.ended:
                 page, ids = ids[: self._page], ids[self._page :]
-                updates = await self._reading(lambda: self._reads.store.updates(page))  # noqa: B023  (called before the loop goes on)
+                updates = await self._from_store(partial(self._reads.store.updates, page))
                 size = sum(len(update.account_json) for update in updates)
                 self._page = max(1, min(PAGE, self._page * PAGE_BYTES // max(size, 1)))
                 news = [update for update in updates if self._is_next(update, untold[update.pubkey])]
@@ -154,14 +158,17 @@ class CatchUp:
     async def _find(self, after: dict[str, int]) -> list[int]:
         """Return the ids of what was missed; some accounts are lost where it is too much."""
         store = self._reads.store
-        ids = await self._reading(lambda: store.later(after, limit=MAX_MISSED + 1))
+        ids = await self._from_store(lambda: store.later(after, limit=MAX_MISSED + 1))
         if len(ids) <= MAX_MISSED:
             return ids
         share = MAX_MISSED // len(after)
-        crowded = await self._reading(lambda: store.crowded(after, limit=share))
+        crowded = await self._from_store(lambda: store.crowded(after, limit=share))
         self._lose(crowded, f"more than {MAX_MISSED} updates were missed")
         rest = {pubkey: id_ for pubkey, id_ in after.items() if pubkey in self.reached}
-        return await self._reading(lambda: store.later(rest, limit=MAX_MISSED + 1)) if rest else []
+        return await self._from_store(lambda: store.later(rest, limit=MAX_MISSED + 1)) if rest else []
+
+    async def _from_store(self, read: Callable[[], Awaitable[_Result]]) -> _Result:
+        return await self._reading(read, RESUMING_SECONDS)
 
     def _is_next(self, update: StoredUpdate, newest: int) -> bool:
         """Return whether an update is to be told; where one is missing before it, its account is lost."""

@@ -37,8 +37,6 @@ TICK_SECONDS = 0.25
 BUSY_TICK_SECONDS = 0.005
 BLOCKED_SECONDS = 0.5
 """A loop later than this is told of in the log."""
-RESUMING_SECONDS = 30.0
-"""How long a read of what a client missed may wait and take: after a restart, all come back at once."""
 DRAIN_POLL_SECONDS = 0.01
 HTTP_GOODBYE_SECONDS = 1.0
 
@@ -255,12 +253,13 @@ class Listener:
         app = make_app(readiness=readiness, metrics=metrics)
         app.router.add_get("/ws", _upgrade_later)
         app.router.add_get("/ws/{tail:.*}", _upgrade_later)
+        reading = StoreReading()
         if reads is not None:
-            self.clients.past = Past(hub, reads, StoreReading(RESUMING_SECONDS))
+            self.clients.past = Past(hub, reads, reading)
             self.clients.pages = StatePages(hub, reads)
             add_rest(app, self.clients, self.clients.past, metrics, self._take_over)
         if solana is not None:
-            solana.add_to(app, self.clients, metrics)
+            solana.add_to(app, self.clients, metrics, reading)
             app.router.add_get("/", _upgrade_later)
         self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=HTTP_GOODBYE_SECONDS)
         self._server: asyncio.Server | None = None

@@ -105,6 +105,39 @@ class Error(msgspec.Struct, forbid_unknown_fields=True):
     error: _Reason
 
 
+class RpcRequest(msgspec.Struct):
+    """A JSON-RPC 2.0 call as Solana's nodes take it; one without `id` is taken too, and not answered."""
+
+    jsonrpc: Literal["2.0"]
+    method: str
+    id: str | Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+    params: list[Any] = []
+
+
+class RpcReason(msgspec.Struct, forbid_unknown_fields=True):
+    """Why a call failed: the codes of JSON-RPC and of Solana's nodes; 429: too many requests."""
+
+    code: int
+    message: str
+    data: Any = None
+
+
+class RpcResult(msgspec.Struct, forbid_unknown_fields=True):
+    """What a call returned."""
+
+    jsonrpc: Literal["2.0"]
+    result: Any
+    id: Any
+
+
+class RpcError(msgspec.Struct, forbid_unknown_fields=True):
+    """That a call failed; `id` is null where the call could not be read."""
+
+    jsonrpc: Literal["2.0"]
+    error: RpcReason
+    id: Any
+
+
 _EVENTS: dict[str, type[msgspec.Struct]] = {"update": Update, "reset": Reset, "stale": Stale, "close": Closed}
 _TYPES: tuple[type[msgspec.Struct], ...] = (
     State,
@@ -113,10 +146,16 @@ _TYPES: tuple[type[msgspec.Struct], ...] = (
     Batch,
     States,
     *_EVENTS.values(),
+    RpcRequest,
+    RpcResult,
+    RpcError,
     Error,
     Health,
     Readiness,
 )
+
+MAX_CALLS = 100
+"""Of one batch; a test holds it against what is served."""
 
 _LIMIT: Json = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
 _RETRY_AFTER: Json = {
@@ -147,7 +186,7 @@ def describe(fields: Fields) -> bytes:
         },
         "servers": [{"url": "/"}],
         "components": {"schemas": components(_TYPES)},
-        "paths": _accounts(fields) | _service(),
+        "paths": _accounts(fields) | _solana() | _service(),
     }
     return msgspec.json.encode(document)
 
@@ -183,6 +222,25 @@ def _accounts(fields: Fields) -> Json:
             )
         },
         "/v1/stream": {"get": _stream()},
+    }
+
+
+def _solana() -> Json:
+    asked, told = reference("RpcRequest"), {"oneOf": [reference("RpcResult"), reference("RpcError")]}
+    calls = {"oneOf": [asked, {"type": "array", "items": asked, "minItems": 1, "maxItems": MAX_CALLS}]}
+    answers = {"application/json": {"schema": {"oneOf": [*told["oneOf"], {"type": "array", "items": told}]}}}
+    # What cannot be read is answered by an error in 200.
+    said = {"200": {"description": "an answer to every call that has an `id`", "content": answers}}
+    limited = {"429": {"description": "too many requests", "headers": _RETRY_AFTER, "content": answers}}
+    return {
+        "/": {
+            "post": {
+                "operationId": "solanaRpc",
+                "summary": "Solana's JSON-RPC, one call or a batch",
+                "requestBody": {"required": True, "content": {"application/json": {"schema": calls}}},
+                "responses": said | _refusals((400, 408, 413, 431)) | limited,
+            }
+        }
     }
 
 

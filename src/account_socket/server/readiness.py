@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from account_socket.sources.base import Datasource
+from account_socket.sources.rpc_http import SLOT_SECONDS
 
-SLOT_SECONDS = 0.4
 MAX_BEHIND_SLOTS = 1_000_000
 """Told where no slot is known yet."""
 

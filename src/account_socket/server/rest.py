@@ -162,7 +162,7 @@ def add_rest(app: web.Application, clients: Clients, past: Past, metrics: Metric
     """Have an application that has not started serve accounts."""
     answers = Answers(clients.limits)
     app.middlewares.append(answers.middleware)
-    Rest(clients.hub, clients.epoch, past.reads, answers, StoreReading()).add_routes(app)
+    Rest(clients.hub, clients.epoch, past.reads, answers, past.reading).add_routes(app)
     Streams(clients, past, answers, take_over).add_routes(app)
     add = metrics.add
     add("account_socket_http_requests", "Requests for accounts by HTTP", "counter", lambda: answers.requests)

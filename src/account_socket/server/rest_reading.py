@@ -19,7 +19,9 @@ READ_SECONDS = 10.0
 """How long a read of the store may wait and take."""
 STATE_SECONDS = 25.0
 """The hub answers for every account within less."""
-READS_AT_ONCE = 4
+RESUMING_SECONDS = 30.0
+"""The same for what a client missed: after a restart, all come back at once."""
+READS_AT_ONCE = 6
 """The store's other readers are left to clients who wait for a state."""
 
 _Result = TypeVar("_Result")
@@ -34,6 +36,7 @@ class Reads:
         trusts: whether what is known of an account whose state has this slot is its newest as far as anybody knows.
         tip_slot: the newest slot that upstream confirmed, or None.
         newest_id: the newest id that was given out.
+        committed_id: the newest id that was committed.
         fields: what may be selected by.
         look: reads mints from the node; None: there is none.
     """
@@ -42,6 +45,7 @@ class Reads:
     trusts: Callable[[str, int], bool]
     tip_slot: Callable[[], int | None]
     newest_id: Callable[[], int]
+    committed_id: Callable[[], int]
     fields: Fields
     look: Look | None = None
 
@@ -90,16 +94,15 @@ async def read_states(hub: Hub, pubkeys: Sequence[str]) -> States:
 
 
 class StoreReading:
-    """Reads of the store, a few at a time, each within `seconds`, for which it may wait and take."""
+    """Reads of the store, a few at a time whoever they are for: one object for the whole server."""
 
-    def __init__(self, seconds: float = READ_SECONDS) -> None:
-        self._seconds = seconds
+    def __init__(self) -> None:
         self._places = asyncio.Semaphore(READS_AT_ONCE)
 
-    async def __call__(self, read: Callable[[], Awaitable[_Result]]) -> _Result:
-        """Return what `read` returns. Raises RefusedError, 503, where it cannot be had in time."""
+    async def __call__(self, read: Callable[[], Awaitable[_Result]], seconds: float = READ_SECONDS) -> _Result:
+        """Return what `read` returns. Raises RefusedError, 503, where it cannot be had in so many seconds."""
         try:
-            async with asyncio.timeout(self._seconds), self._places:
+            async with asyncio.timeout(seconds), self._places:
                 return await read()
         except TimeoutError as error:
             raise unavailable("the database took too long") from error

@@ -16,9 +16,10 @@ from typing import Protocol
 
 import structlog
 
-from account_socket.hub.frames import answer_message, past_payload
+from account_socket.hub.frames import Message, id_of, past_payload, text_frame
 from account_socket.hub.hub import Answered, Hub, Target
 from account_socket.hub.outbox import Outbox
+from account_socket.hub.shapers import RatedShaper, Shaper
 from account_socket.protocol.codes import Close
 from account_socket.protocol.messages import Subscribe, subscribe_ack
 from account_socket.protocol.resume import Resume
@@ -114,13 +115,15 @@ class Resumer:
         plain, pubkeys = self._client.outbox, target.pubkeys
         again = [pubkey for pubkey in subscribe.pubkeys if pubkey in pubkeys]
         # What comes without a number does not come with one too (hub/shapers.py): nothing of it is missed.
-        comes = plain.pubkeys if target is not plain else ()
+        comes = plain.pubkeys if _is_silent_beside(target) else ()
         after = {pubkey: id_ for pubkey, id_ in resume.after.items() if pubkey not in comes}
         request = _Request(subscribe, resume, target, sub, after, again)
         for pubkey in subscribe.pubkeys:
             if pubkey not in pubkeys:
                 pubkeys[pubkey] = None
                 self._reserved[target, pubkey] = request
+                if target is plain:
+                    plain.resuming[pubkey] = []
         self._queue.append(request)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
@@ -133,9 +136,16 @@ class Resumer:
     def drop(self, target: Target, pubkeys: Iterable[str]) -> None:
         """Have nothing more told of these accounts: the client unsubscribes."""
         dropped = [pubkey for pubkey in pubkeys if (target, pubkey) in self._reserved]
+        catch_up = self._catch_up if self._resumed is target else None
+        reached = {} if catch_up is None else catch_up.reached
+        kept = self._client.outbox.resuming if target is self._client.outbox else {}
+        for pubkey in dropped:  # a numbered subscription has been silent for their sake
+            for message in kept.get(pubkey, ()):
+                if (id_ := id_of(message.frame)) is None or id_ > reached.get(pubkey, 0):
+                    self._hub.send(self._client.outbox, message)
         self._release(target, dropped)
-        if self._catch_up is not None and self._resumed is target:
-            self._catch_up.drop(dropped)
+        if catch_up is not None:
+            catch_up.drop(dropped)
 
     def wake(self) -> None:
         """Take that something was written."""
@@ -155,6 +165,8 @@ class Resumer:
         for pubkey in pubkeys:
             del self._reserved[target, pubkey]
             del target.pubkeys[pubkey]
+            if target is self._client.outbox:
+                del target.resuming[pubkey]
 
     def _waits(self, request: _Request, pubkey: str) -> bool:
         return self._reserved.get((request.target, pubkey)) is request
@@ -174,7 +186,12 @@ class Resumer:
         await self._subscribe_new(request)
         after = {pubkey: id_ for pubkey, id_ in request.after.items() if self._waits(request, pubkey)}
         if self._past is None or request.resume.epoch != self._epoch:
-            self._start_over(request, after)
+            self._start_over(request, after, after)
+            return
+        if isinstance(request.target, RatedShaper):  # the newest is told alone, and that is the state
+            newest_id = self._past.reads.newest_id()
+            request.target.resume({pubkey: id_ for pubkey, id_ in after.items() if id_ <= newest_id})
+            self._start_over(request, after, [pubkey for pubkey, id_ in after.items() if id_ > newest_id])
             return
         catch_up = self._past.catch_up(after, max_bytes=self._max_bytes, tell=self._tell)
         self._catch_up, self._resumed = catch_up, request.target
@@ -182,7 +199,7 @@ class Resumer:
             await catch_up.run()
             if not self._ended:
                 request.note(catch_up.answered, catch_up.reached)
-                self._start_over(request, catch_up.lost)
+                self._start_over(request, catch_up.lost, catch_up.lost)
                 self._follow(request.target, catch_up)
         finally:
             catch_up.end()
@@ -202,32 +219,42 @@ class Resumer:
         self._hub.subscribe(target, [*new, *(key for key in request.again if key in target.pubkeys)], note)
         await done.wait()
 
-    def _start_over(self, request: _Request, pubkeys: Collection[str]) -> None:
-        """Subscribe to accounts as if they were new, and answer the request."""
-        request.lost = [pubkey for pubkey in pubkeys if self._waits(request, pubkey)]
-        self._release(request.target, request.lost)
+    def _start_over(self, request: _Request, pubkeys: Collection[str], lost: Collection[str]) -> None:
+        """Subscribe to accounts as if they were new, and answer the request: of these, some are lost."""
+        new = [pubkey for pubkey in pubkeys if self._waits(request, pubkey)]
+        request.lost = [pubkey for pubkey in new if pubkey in lost]
+        self._release(request.target, new)
 
         def answer(answered: Answered) -> None:
-            request.note(answered, request.lost)
+            request.note(answered, new)
             ack = request.ack(self._epoch)
             if ack is not None and not self._ended:
                 self._hub.answer(self._client.outbox, ack)
 
-        self._hub.subscribe(request.target, request.lost, answer)
+        self._hub.subscribe(request.target, new, answer)
 
     async def _tell(self, updates: Sequence[StoredUpdate]) -> None:
-        outbox = self._client.outbox
-        if self._resumed is not outbox:  # what is subscribed to without a number meanwhile: its state came
+        outbox, target = self._client.outbox, self._resumed
+        if _is_silent_beside(target):  # what is subscribed to without a number meanwhile: its state came
             updates = [update for update in updates if update.pubkey not in outbox.pubkeys]
         if not updates:
             return  # nothing will be written, and there is no room to wait for
         for update in updates:
-            self._hub.send(outbox, answer_message(past_payload(update.pubkey, update.account_json, update.event)))
+            payload = past_payload(update.pubkey, update.account_json, update.event)
+            whole = Message(text_frame(payload), update.pubkey)
+            self._hub.send(outbox, target.past(whole) if isinstance(target, Shaper) else Message(whole.frame))
         self._room.clear()
         await self._room.wait()
 
     def _follow(self, target: Target, catch_up: CatchUp) -> None:
         for pubkey in catch_up.reached:
             del self._reserved[target, pubkey]
+            if target is self._client.outbox:
+                del target.resuming[pubkey]
         for message in catch_up.hand_over(target):
             self._hub.send(target, message)
+
+
+def _is_silent_beside(target: Target | None) -> bool:
+    """Whether nothing of an account comes here that comes without a number; other shapes tell something else."""
+    return type(target) is Shaper

@@ -11,6 +11,7 @@ from websockets.server import ServerProtocol
 
 from account_socket.hub.hub import Answered
 from account_socket.protocol.codes import Close
+from account_socket.protocol.session import Disconnect
 from account_socket.protocol.solana_jsonrpc import (
     INTERNAL_ERROR,
     METHOD_NOT_FOUND,
@@ -30,7 +31,6 @@ from account_socket.server.clients import Clients
 from account_socket.server.connection import Connection
 from account_socket.server.solana_feed import SolanaFeed
 from account_socket.server.solana_reads import Known, Unable, check_commitment, get_version
-from account_socket.server.token_bucket import TokenBucket
 
 MAX_BATCH = 100
 
@@ -56,7 +56,7 @@ class SolanaConnection(Connection):
         known: what is answered from.
     """
 
-    __slots__ = ("_bucket", "_feed", "_known", "_lookups")
+    __slots__ = ("_feed", "_known", "_lookups")
 
     def __init__(
         self, clients: Clients, protocol: ServerProtocol, number: int, *, feed: SolanaFeed, known: Known
@@ -64,7 +64,6 @@ class SolanaConnection(Connection):
         super().__init__(clients, protocol, number)
         self._feed = feed
         self._known = known
-        self._bucket = TokenBucket(clients.limits.requests, now=monotonic())
         self._lookups: dict[tuple[_Exchange, int], str] = {}
 
     def _take_text(self, data: bytes | bytearray | memoryview) -> None:
@@ -85,11 +84,11 @@ class SolanaConnection(Connection):
 
     def _take_token(self) -> bool:
         """Return whether the client may ask once more; close it if it has asked too much for long."""
-        now = monotonic()
-        disconnect = self._session.receive_other(now=now)
-        if disconnect is not None:
-            self.close(disconnect.close)
-        return self._bucket.take(now)
+        judged = self._session.receive_call(now=monotonic())
+        if isinstance(judged, Disconnect):
+            self.close(judged.close)
+            return False
+        return judged
 
     def _prepare(self, exchange: _Exchange, at: int, request: Request) -> Commit | None:
         """Return what to do for a request, None where an account must be looked up first."""

@@ -13,6 +13,7 @@ from account_socket.server.http import HttpProtocol, read_body
 from account_socket.server.limits import Limits
 from account_socket.server.rest_answers import MAX_ANSWER_BYTES, PREFLIGHT_SECONDS, Answers
 from account_socket.server.rest_parameters import RefusedError
+from account_socket.server.rest_reading import StoreReading
 from account_socket.server.solana_connection import MAX_BATCH
 from account_socket.server.solana_feed import SolanaFeed
 from account_socket.server.solana_reads import Known, SolanaReads
@@ -33,12 +34,12 @@ class Solana:
     def __init__(self, known: Known) -> None:
         self.known = known
         self.feed = SolanaFeed(known)
-        self._reads = SolanaReads(known)
         self._requests = 0
         self._refused = 0
 
-    def add_to(self, app: web.Application, clients: Clients, metrics: Metrics) -> None:
+    def add_to(self, app: web.Application, clients: Clients, metrics: Metrics, reading: StoreReading) -> None:
         """Have an application that has not started answer POST /."""
+        self._reads = SolanaReads(self.known, reading)
         self._limits: Limits = clients.limits
         self._answers = Answers(clients.limits)
         app.router.add_post("/", self._post)

@@ -94,9 +94,9 @@ def parsed_of(account_type: str, data_json: bytes, program: str | None) -> Parse
 class SolanaReads:
     """Answers reads. One for the whole server."""
 
-    def __init__(self, known: Known) -> None:
+    def __init__(self, known: Known, reading: StoreReading) -> None:
         self._known = known
-        self._reading = StoreReading()
+        self._reading = reading
         self._scans = asyncio.Semaphore(SCANS_AT_ONCE)
         self._methods: dict[str, Callable[[list[Any]], Awaitable[bytes]]] = {
             "getAccountInfo": self._get_account_info,

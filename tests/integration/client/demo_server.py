@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from tests.running import READY
@@ -25,8 +26,14 @@ class Demo:
                 self.url = found[0].decode()
             if b"watch" in line:
                 break
+        # Nobody else reads what it says from now on, and a pipe that is full would stop it.
+        self._said = threading.Thread(target=self.process.stderr.read, daemon=True)
+        self._said.start()
         self.http_url = self.url.replace("ws:", "http:").removesuffix("/ws")
 
     def end(self) -> None:
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        self._said.join()
+        assert self.process.stderr is not None
+        self.process.stderr.close()

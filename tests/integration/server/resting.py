@@ -123,6 +123,7 @@ async def resting(**limits: Any) -> AsyncIterator[Rested]:
             trusts=lambda pubkey, _: rested is None or pubkey not in rested.untrusted,
             tip_slot=lambda: TIP_SLOT,
             newest_id=lambda: 0 if rested is None else rested.served.last_id,
+            committed_id=lambda: 0 if rested is None else rested.served.last_id,
             fields=Fields(LAYOUTS, load_programs().programs),
         )
         async with serving(reads=reads, **limits) as served, aiohttp.ClientSession(served.base) as http:

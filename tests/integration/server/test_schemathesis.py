@@ -32,4 +32,4 @@ async def test_the_server_keeps_what_its_description_promises(tmp_path: Path) ->
         )
         told, _ = await process.communicate()
     assert process.returncode == 0, told.decode()
-    assert b"9 selected / 9 total" in told, told.decode()
+    assert b"10 selected / 10 total" in told, told.decode()

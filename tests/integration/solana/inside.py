@@ -82,6 +82,7 @@ async def inside(directory: Path, proxy: Proxy | None = None, **limits: Any) -> 
         trusts=lambda _pubkey, _slot: not now.untrusted,
         tip_slot=lambda: TIP,
         newest_id=lambda: 0,  # before the first update; it is asked for then alone
+        committed_id=lambda: 0,
         fields=Fields(layouts),
     )
     known = Known(

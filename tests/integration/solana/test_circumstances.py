@@ -8,12 +8,14 @@ import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import websockets
 from aiohttp import web
 from tests.integration.server.serving import TEXT, frame, raw_client, request_head
 from tests.integration.solana.inside import TIP, inside
+from tests.integration.solana.stack import Stack, stack
 from tests.samples import KEY_A, KEY_B, PROGRAM
 from tests.waiting import until
 
@@ -51,6 +53,31 @@ async def test_nothing_old_is_told_as_fresh(tmp_path: Path) -> None:
         value = (await made.ask("getAccountInfo", KEY_A, BASE64))["value"]
         assert value["data"] == [base64.b64encode(b"data").decode(), "base64"]
         assert value["rentEpoch"] == 2**64 - 1
+
+
+async def test_a_node_that_falls_silent_makes_health_an_error_until_it_speaks(tmp_path: Path) -> None:
+    """While a node says nothing, its TCP open, getHealth is the error that clients know, and then ok again."""
+    async with stack(tmp_path, STALE_AFTER_SECONDS="1") as made:
+        await until_answer(made, lambda health: health == "ok")
+        made.node.silence(True)
+        health = await until_answer(made, lambda health: health != "ok")
+        behind = health["data"]["numSlotsBehind"]
+        assert behind >= 1
+        assert health == {
+            "code": -32005,
+            "message": f"Node is behind by {behind} slots",
+            "data": {"numSlotsBehind": behind},
+        }
+        made.node.silence(False)
+        await until_answer(made, lambda health: health == "ok")
+
+
+async def until_answer(made: Stack, fits: Callable[[Any], bool]) -> Any:
+    """Return the first answer to getHealth that fits."""
+    async with asyncio.timeout(30):
+        while not fits(health := await made.ask("getHealth")):  # noqa: ASYNC110  (another process)
+            await asyncio.sleep(0.05)
+    return health
 
 
 async def test_a_state_in_doubt_is_read_again_or_refused(tmp_path: Path) -> None:

@@ -10,7 +10,13 @@ import zstandard
 
 from account_socket.model import RawAccount
 from account_socket.protocol import base58
-from account_socket.protocol.solana_encodings import TOO_LARGE_FOR_BASE58, Encoding, encode_account, encode_data
+from account_socket.protocol.solana_encodings import (
+    TOO_LARGE_FOR_BASE58,
+    Encoding,
+    Remembered,
+    encode_account,
+    encode_data,
+)
 
 PROGRAM = "cpamdpZCGKUy5JxQXB4dcpGPiikHawvSWAd6mEn1sGG"
 
@@ -55,3 +61,15 @@ def test_account():
     assert json.loads(encode_account(account, Encoding.BASE64)) == expected
     sliced = json.loads(encode_account(account, Encoding.BASE64, b"\2"))
     assert sliced == expected | {"data": ["Ag==", "base64"]}
+
+
+def test_what_is_remembered_is_bounded_by_its_bytes() -> None:
+    """However large and many the data are, no more is kept than allowed; what is kept is given again, as it was."""
+    remembered = Remembered(max_bytes=100_000)
+    for number in range(1_000):
+        data = number.to_bytes(2, "big") * 4_000
+        encoded = remembered.encode(data, Encoding.BASE64)
+        assert json.loads(encoded) == [base64.b64encode(data).decode(), "base64"]
+        assert remembered.bytes <= 100_000
+        assert remembered.encode(data, Encoding.BASE64) is encoded
+    assert remembered.bytes > 50_000
