@@ -147,13 +147,16 @@ class Hub:
         covered = {each.client for several in (named, waiting, concern.told) for each in several}
         for shaper in concern.left:
             shaper.forget(update.pubkey)
-        gone = state_message(update.pubkey, update.origin.value, update.account_json, event="left")
         left = dict.fromkeys(each.client for each in concern.left if each.client not in covered)
-        if left:
+        leaving = [paging for paging, leaves in concern.held if leaves and paging.target.client not in covered]
+        if left or leaving:
+            gone = state_message(update.pubkey, update.origin.value, update.account_json, event="left")
             self._fan_out(gone, left)
+            for paging in leaving:
+                paging.hold(paging.target.client, gone)
         for paging, leaves in concern.held:
-            if not leaves or paging.target.client not in covered:
-                paging.hold(*((paging.target.client, gone) if leaves else (paging.target, message)))
+            if not leaves and paging.target not in named and paging.target not in waiting:
+                paging.hold(paging.target, message)
 
     def _fan_out(self, message: Message, subscribers: Iterable[Target]) -> None:
         touched = self._touched

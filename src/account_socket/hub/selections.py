@@ -24,26 +24,29 @@ SWEEP_AT_ONCE = 64
 class Selection(Filtered):
     """
     Attributes:
-        members: who takes it, and how many subscriptions each has.
+        members: who is sent it, and how many subscriptions each has.
         paging: those that are still told what was there before.
-        resuming: those that are still told what they missed.
+        silent: how many subscriptions are still told what they missed; they are no members yet.
+        holding: those of them for which what comes is held.
         known: whether of every account it is known whether it is in this selection.
         number: by which selections are put in order.
     """
 
-    __slots__ = ("filter", "known", "members", "number", "paging", "resuming")
+    __slots__ = ("filter", "holding", "known", "members", "number", "paging", "silent")
 
     def __init__(self, filter: Filter, number: int) -> None:
         self.filter = filter
         self.number = number
         self.members: dict[Shaper, int] = {}
         self.paging: dict[Shaper, list[Paging]] = {}
-        self.resuming: list[Paging] = []
+        self.silent = 0
+        self.holding: dict[Paging, None] = {}
         self.known = False
 
-    def follows(self, target: Shaper) -> bool:
-        """Whether a member is told of updates as they come."""
-        return self.members.get(target, 0) > sum(paging.target is target for paging in self.resuming)
+    @property
+    def taken(self) -> bool:
+        """Whether anybody takes it."""
+        return bool(self.members or self.silent)
 
 
 @dataclass(eq=False, slots=True)
@@ -51,39 +54,43 @@ class Paging:
     """
     One subscription that is told, page by page, what was there before, while updates go on.
 
-    Or one that is told what it missed: until `follow` nothing of it is sent, and from `hold` on it is held.
+    Or one that is told what it missed: until `Selections.follow` it is sent nothing, and from `Selections.hold` on
+    what comes is held.
 
     Attributes:
         sent: the accounts that an update told it of.
+        resumes: it is told what it missed.
         told: account → the id up to which its client was told what it missed; pages do not tell that again.
         from_id: what came up to this id it is not told at all.
         after: up to which account the pages have come.
         ended: no more pages are to come.
-        held: what is to be told behind what it missed; None while nothing is held.
-        held_bytes: how much that is.
+        held: what is to be told behind what it missed; none of it where it was too much.
+        room: how many bytes more may be held; negative: it was too much.
     """
 
     selection: Selection
     target: Shaper
+    resumes: bool = False
     sent: set[str] = field(default_factory=set)
     told: dict[str, int] = field(default_factory=dict)
     after: str = ""
     ended: bool = False
-    held: list[tuple[Shaper | Outbox, Message]] | None = None
-    held_bytes: int = 0
+    held: list[tuple[Shaper | Outbox, Message]] = field(default_factory=list)
+    room: int = 0
     from_id: int = 0
 
     def hold(self, target: Shaper | Outbox, message: Message) -> None:
-        """Keep a state until it can be told."""
-        assert self.held is not None
-        self.held.append((target, message))
-        self.held_bytes += len(message.frame)
+        """Keep a state until it can be told, if there is room."""
+        self.room -= len(message.frame)
+        if self.room < 0:
+            self.held.clear()
+        else:
+            self.held.append((target, message))
 
     @property
     def follows(self) -> bool:
         """Whether it is told every update as it comes, and was told what was there before."""
-        selection = self.selection
-        return self not in selection.resuming and self not in selection.paging.get(self.target, ())
+        return not self.resumes and self not in self.selection.paging.get(self.target, ())
 
 
 class PageRead:
@@ -125,7 +132,7 @@ class Selections:
         self._reads: list[PageRead] = []
         self._ended = 0
         self._sweep: list[str] = []
-        self._resuming = 0
+        self._holding = 0
 
     def __len__(self) -> int:
         return len(self._by_filter)
@@ -146,23 +153,33 @@ class Selections:
             selection = self._by_filter[filter] = Selection(filter, self._last_number)
             self._index.add(selection)
             self.active = True
-        selection.members[target] = selection.members.get(target, 0) + 1
-        paging = Paging(selection, target)
-        if pages:
-            selection.paging.setdefault(target, []).append(paging)
+        paging = Paging(selection, target, resumes)
         if resumes:
-            selection.resuming.append(paging)
-            self._resuming += 1
+            selection.silent += 1
+        else:
+            _add(paging, pages=pages)
         return paging
+
+    def hold(self, paging: Paging, max_bytes: int) -> None:
+        """Have what comes for a subscription that resumes held from now on, instead of what was held before."""
+        if paging not in paging.selection.holding:
+            paging.selection.holding[paging] = None
+            self._holding += 1
+        paging.held, paging.room = [], max_bytes
 
     def follow(self, paging: Paging, *, pages: bool = False) -> None:
         """Have a subscription that resumed sent what comes from now on; `pages` as in `join`."""
-        if paging in paging.selection.resuming:
-            paging.selection.resuming.remove(paging)
-            self._resuming -= 1
-            paging.held = None
-            if pages:
-                paging.selection.paging.setdefault(paging.target, []).append(paging)
+        if paging.resumes:
+            self._end_silence(paging)
+            _add(paging, pages=pages)
+
+    def _end_silence(self, paging: Paging) -> None:
+        paging.resumes = False
+        paging.selection.silent -= 1
+        paging.held = []
+        if paging in paging.selection.holding:
+            del paging.selection.holding[paging]
+            self._holding -= 1
 
     def settle(self, paging: Paging) -> None:
         """Note that a subscription was told all that was there before; without effect the second time."""
@@ -177,14 +194,13 @@ class Selections:
     def leave(self, paging: Paging) -> None:
         """End a subscription that joined."""
         self.settle(paging)
-        self.follow(paging)
         paging.ended = True
-        selection, target = paging.selection, paging.target
-        selection.members[target] -= 1
-        if selection.members[target]:
-            return
-        del selection.members[target]
-        if selection.members:
+        selection = paging.selection
+        if paging.resumes:
+            self._end_silence(paging)
+        else:
+            _remove(paging)
+        if selection.taken:
             return
         del self._by_filter[selection.filter]
         self._index.discard(selection)
@@ -217,6 +233,10 @@ class Selections:
         """Return the selections that an open account with these decoded fields is in."""
         return self._index.find(account_type, program, data_json)
 
+    def selects(self, selection: Selection, pubkey: str) -> bool:
+        """Whether an account is known to be in a selection."""
+        return selection in self._in.get(pubkey, ())
+
     def tell(self, paging: Paging, pubkey: str) -> None:
         """Note that a page tells of an account that is selected."""
         before = self._in.get(pubkey, ())
@@ -242,8 +262,7 @@ class Selections:
         elif after:
             told = dict.fromkeys(target for selection in after for target in selection.members)
         held: Collection[tuple[Paging, bool]] = ()
-        if self._resuming:
-            told = dict.fromkeys(each for each in told if any(selection.follows(each) for selection in after))
+        if self._holding:
             held = _to_hold(before, after, told, closed=update.closed)
         gone = self._gone(pubkey, before, after, told) if before and before != after else ()
         for selection in after:
@@ -282,24 +301,39 @@ class Selections:
         for _ in range(min(SWEEP_AT_ONCE, len(self._sweep))):
             pubkey = self._sweep.pop()
             kept = self._in.get(pubkey, ())
-            alive = tuple(selection for selection in kept if selection.members)
+            alive = tuple(selection for selection in kept if selection.taken)
             if len(alive) != len(kept):
                 self._keep(pubkey, alive)
 
 
+def _add(paging: Paging, *, pages: bool) -> None:
+    selection, target = paging.selection, paging.target
+    selection.members[target] = selection.members.get(target, 0) + 1
+    if pages:
+        selection.paging.setdefault(target, []).append(paging)
+
+
+def _remove(paging: Paging) -> None:
+    members, target = paging.selection.members, paging.target
+    members[target] -= 1
+    if not members[target]:
+        del members[target]
+
+
 def _was_told(selection: Selection, target: Shaper, count: int, pubkey: str) -> bool:
     paging = selection.paging.get(target, ())
-    resuming = sum(each.target is target for each in selection.resuming) if selection.resuming else 0
-    return count - resuming > len(paging) or any(pubkey in each.sent or pubkey <= each.after for each in paging)
+    return count > len(paging) or any(
+        pubkey in each.sent or pubkey in each.told or pubkey <= each.after for each in paging
+    )
 
 
 def _to_hold(
     before: Iterable[Selection], after: Collection[Selection], told: Collection[Shaper], *, closed: bool
 ) -> list[tuple[Paging, bool]]:
     """Return who is told of an update later, and whether its account left; not those who are told now."""
-    held = {paging: False for selection in after for paging in selection.resuming}
+    held = {paging: False for selection in after for paging in selection.holding}
     for selection in before:
         if selection not in after:
-            for paging in selection.resuming:
-                held.setdefault(paging, not closed)
-    return [(paging, left) for paging, left in held.items() if paging.held is not None and paging.target not in told]
+            for paging in selection.holding:
+                held[paging] = not closed
+    return [(paging, left) for paging, left in held.items() if paging.target not in told]

@@ -16,10 +16,6 @@ GROUP_UPDATES = 2_000
 GROUP_BYTES = 8 * 1024 * 1024
 
 
-def _size(update: AccountUpdate) -> int:
-    return len(update.data) + len(update.data_json) + len(update.account_json)
-
-
 class CommitQueue:
     """
     Updates in the order of their ids; the first `_published` of them were published already (without ids).
@@ -33,6 +29,7 @@ class CommitQueue:
 
     def __init__(self, max_updates: int = MAX_UPDATES, max_bytes: int = MAX_BYTES) -> None:
         self._updates: deque[AccountUpdate] = deque()
+        self._sizes: deque[int] = deque()
         self._max_updates = max_updates
         self._max_bytes = max_bytes
         self._published = 0
@@ -56,8 +53,10 @@ class CommitQueue:
 
     def extend(self, updates: list[AccountUpdate]) -> None:
         """Put `updates` behind all others."""
+        sizes = [len(update.data) + len(update.data_json) + len(update.account_json) for update in updates]
         self._updates.extend(updates)
-        self.bytes += sum(map(_size, updates))
+        self._sizes.extend(sizes)
+        self.bytes += sum(sizes)
         self._arrived.set()
         self._judge_room()
 
@@ -77,18 +76,19 @@ class CommitQueue:
         """Return the oldest updates that fit one commit; they stay until `done`."""
         group: list[AccountUpdate] = []
         size = 0
-        for update in self._updates:
+        for update, each in zip(self._updates, self._sizes, strict=True):
             if len(group) == GROUP_UPDATES or size > GROUP_BYTES:
                 break
             group.append(update)
-            size += _size(update)
+            size += each
         self._committing = len(group)
         return group
 
     def done(self, group: list[AccountUpdate]) -> int:
         """Let go of a committed group; return how many of its first updates were published already."""
         for _ in group:
-            self.bytes -= _size(self._updates.popleft())
+            self._updates.popleft()
+            self.bytes -= self._sizes.popleft()
         published = min(self._published, len(group))
         self._published -= published
         self._committing = 0
@@ -107,24 +107,24 @@ class CommitQueue:
         """Fall below the bounds again by dropping published updates; the group being committed stays."""
         if not self._over():
             return
-        updates = list(self._updates)
-        kept = updates[: self._committing]
-        rest = updates[self._committing :]
-        newest = {update.pubkey: update.id for update in rest}
-        rest = [update for update in rest if newest[update.pubkey] == update.id]
-        size = sum(map(_size, kept)) + sum(map(_size, rest))
+        entries = list(zip(self._updates, self._sizes, strict=True))
+        kept, rest = entries[: self._committing], entries[self._committing :]
+        newest = {update.pubkey: update.id for update, _ in rest}
+        rest = [(update, size) for update, size in rest if newest[update.pubkey] == update.id]
+        size = sum(size for _, size in (*kept, *rest))
         drop = 0
         # Down to half, so that shedding, which reads the whole queue, is rare.
         while drop < len(rest) and (
             len(kept) + len(rest) - drop > self._max_updates // 2 or size > self._max_bytes // 2
         ):
-            size -= _size(rest[drop])
+            size -= rest[drop][1]
             drop += 1
-        self.shed_total += len(updates) - len(kept) - len(rest) + drop
-        stays = deque(kept + rest[drop:])
-        ids = {update.id for update in stays}
-        self.shed_id = max([self.shed_id, *(update.id for update in updates if update.id not in ids)])
-        self._updates = stays
+        stay = kept + rest[drop:]
+        self.shed_total += len(entries) - len(stay)
+        ids = {update.id for update, _ in stay}
+        self.shed_id = max([self.shed_id, *(update.id for update, _ in entries if update.id not in ids)])
+        self._updates = deque(update for update, _ in stay)
+        self._sizes = deque(size for _, size in stay)
         self._published = len(self._updates)
         self.bytes = size
         self._judge_room()

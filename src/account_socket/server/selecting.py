@@ -155,6 +155,7 @@ class Selecting:
             log.info("subscription not resumed", sub=sub, reason=str(lost))
             if not paging.ended:
                 self._begin_anew(sub, paging, pages=request.snapshot)
+                await catch_up.take_back()
             return not request.snapshot
         if not paging.ended:
             self._answer(messages.snapshot_end(sub, catch_up.told, recovered=True))

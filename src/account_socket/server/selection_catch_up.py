@@ -16,12 +16,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import TypeVar
 
+from account_socket.decode.decoder import UNKNOWN
 from account_socket.errors import StoreError
 from account_socket.hub.frames import past_payload
 from account_socket.hub.hub import Hub
-from account_socket.hub.selections import Paging
+from account_socket.hub.selections import PageRead, Paging
+from account_socket.model import StoredState
 from account_socket.server.rest_reading import Reads
 from account_socket.server.state_pages import Account, StatePages, read_account
 from account_socket.store.base import StoredUpdate
@@ -108,20 +112,58 @@ class SelectionCatchUp:
         await self._look_through()
         await self._note_selected()
         while not self._paging.ended:
-            self._paging.held, self._paging.held_bytes = [], 0
+            self._hub.selections.hold(self._paging, self._max_bytes)
             await self._look_through()
-            if self._paging.held_bytes <= self._max_bytes and not self._paging.ended:
+            if self._paging.room >= 0 and not self._paging.ended:
                 self._join()
                 return
 
     def _join(self) -> None:
         paging, hub = self._paging, self._hub
-        held = paging.held or []
+        held = paging.held
         hub.selections.follow(paging)
         for target, message in held:
             if message.key not in target.client.pubkeys:
                 hub.send(target, message)
                 self.told += 1
+
+    async def take_back(self) -> None:
+        """Where `run` raised LostError: tell of what it told that is not selected any more; then pages may come."""
+        paging = self._paging
+        held = {pubkey for pubkey, seen in self._seen.items() if seen.fitted and not seen.covered}
+        while held and not paging.ended:
+            read = self._hub.selections.begin_read()
+            page = list(islice(held, PAGE))
+            try:
+                newest = await self._within(partial(self._reads.store.states, page))
+            except LostError:
+                await asyncio.sleep(AGAIN_SECONDS)
+                continue
+            finally:
+                self._hub.selections.end_read(read)
+            payloads: list[bytes] = []
+            for pubkey in page:
+                if self._is_settled(pubkey, newest[pubkey], read, payloads):
+                    held.discard(pubkey)
+            if payloads and not paging.ended:
+                await self._tell(payloads)
+
+    def _is_settled(self, pubkey: str, newest: StoredState, read: PageRead, payloads: list[bytes]) -> bool:
+        """Add what tells that an account left, if it did; return False where it is to be looked at again."""
+        selections, paging = self._hub.selections, self._paging
+        if selections.selects(paging.selection, pubkey):
+            return True  # if it leaves now, that is told
+        in_memory = self._hub.newest(pubkey)
+        if in_memory is not None and in_memory.id > newest.id:  # published while the database could not commit
+            newest = in_memory
+        if pubkey in read.seen or newest.id > self._pages.published_id:
+            return False
+        account = read_account(newest.account_json)
+        if self._fits(account):
+            selections.tell(paging, pubkey)
+        elif not self._covers(pubkey, account, newest.id):
+            payloads.append(past_payload(pubkey, newest.account_json, "" if account.closed else "left"))
+        return True
 
     # ---- which accounts it selects ---------------------------------------------------------------------------
 
@@ -136,7 +178,7 @@ class SelectionCatchUp:
             else:
                 more = page[1] is not None
             await self._look_through()
-        paging.selection.known = True
+        paging.selection.known |= not more
 
     # ---- history ---------------------------------------------------------------------------------------------
 
@@ -172,13 +214,14 @@ class SelectionCatchUp:
         await self._recall([
             update
             for pubkey, (update, account) in first.items()
-            if pubkey not in self._seen and not self._fits(account)
+            if pubkey not in self._seen and not self._fits(account) and self._may_have_fitted(account)
         ])  # fmt: skip
         payloads: list[bytes] = []
         for update, account in read:
             event = self._news(update, account)
             if event is not None:
-                self._paging.told[update.pubkey] = update.id
+                if event != "left":  # another subscription of the client may still tell it
+                    self._paging.told[update.pubkey] = update.id
                 payloads.append(past_payload(update.pubkey, update.account_json, event))
         return payloads
 
@@ -196,13 +239,20 @@ class SelectionCatchUp:
         fits = self._paging.selection.filter.fits
         return not account.closed and fits(account.account_type, account.owner, account.data_json)
 
+    def _may_have_fitted(self, account: Account) -> bool:
+        """Whether the account before such an update may have been selected: one never changes its type unseen."""
+        wanted = self._paging.selection.filter
+        same_type = wanted.account_type in {None, account.account_type} or account.account_type == UNKNOWN
+        return same_type and (account.closed or wanted.program in {None, account.owner})
+
     def _news(self, update: StoredUpdate, account: Account) -> str | None:
         """Return the event that an update is told with, or None: it is not told."""
         before, fits = self._seen.get(update.pubkey), self._fits(account)
         prev_id = update.prev_id
         unknown = prev_id is not None and prev_id != (before.id if before else None)
         # Whoever had an account that fitted would not be told that it left.
-        if unknown and ((prev_id or 0) > self._after_id or (before is None and not fits)):
+        untold = before is None and not fits and self._may_have_fitted(account)
+        if unknown and ((prev_id or 0) > self._after_id or untold):
             raise LostError("history does not reach back")
         covered = fits and self._covers(update.pubkey, account, update.id)
         self._seen[update.pubkey] = _Seen(update.id, fits, covered)
@@ -214,7 +264,7 @@ class SelectionCatchUp:
 
     async def _within(self, read: Callable[[], Awaitable[_Result]]) -> _Result:
         try:
-            async with asyncio.timeout(READ_SECONDS), self._pages.places:
+            async with self._pages.places, asyncio.timeout(READ_SECONDS):
                 return await read()
         except (TimeoutError, StoreError) as error:
             raise LostError("history could not be read") from error

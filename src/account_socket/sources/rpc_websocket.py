@@ -23,6 +23,7 @@ from account_socket.sources.pubsub_session import PubSubSession
 from account_socket.sources.rpc_connection import PubSubConnection
 from account_socket.sources.slot_tip import SlotTip
 from account_socket.sources.tap import Tap
+from account_socket.sources.whole_frames import WholeFrames
 
 if TYPE_CHECKING:
     from account_socket.sources.rpc_http import RpcHttp
@@ -176,6 +177,7 @@ class RpcWebSocket(Datasource):
     async def _open(self) -> ClientConnection:
         return await connect(
             self._endpoint.url,
+            create_connection=WholeFrames,
             compression=None,
             max_size=MAX_MESSAGE_BYTES,
             max_queue=_MAX_QUEUED_FRAMES,

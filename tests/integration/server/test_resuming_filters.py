@@ -177,6 +177,43 @@ async def test_more_was_missed_than_is_looked_through(rested: Rested, monkeypatc
         assert (end["count"], end["recovered"]) == (2, False)
 
 
+async def test_what_was_told_before_it_began_anew_is_taken_back(
+    rested: Rested, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where history breaks off, accounts that it told of are told to have left or closed if they have."""
+    monkeypatch.setattr(selection_catch_up, "MAX_LOOKED_AT", 3)
+    monkeypatch.setattr(selection_catch_up, "PAGE", 2)
+    for pubkey in (KEY_A, KEY_B, KEY_C):
+        await rested.commit(pubkey, data_json=IN)
+    await rested.commit(KEY_A, data_json=OUT)
+    await rested.commit(KEY_B, closed=True)
+    async with raw_client(rested.served) as client:
+        coming, end = await resume(client, 0)
+        assert coming[:2] == [(KEY_A, 1, ""), (KEY_B, 2, "")]
+        assert sorted(coming[2:4]) == sorted([(KEY_A, 4, "left"), (KEY_B, 5, "closed")])
+        assert coming[4:] == [(KEY_C, 3, "")]
+        assert (end["count"], end["recovered"]) == (1, False)
+        await rested.commit(KEY_A, data_json=OUT)
+        await rested.commit(KEY_C, data_json=OUT)
+        assert told(await client.read_message()) == (KEY_C, 7, "left")
+    await until(lambda: nobody_selects(rested))
+
+
+async def test_old_rows_of_other_types_are_not_missed(rested: Rested) -> None:
+    """An account of another type whose row before is pruned hinders nobody; one that may have fitted does."""
+    await rested.commit(KEY_B, data_json=OUT, account_type="Position")
+    await rested.commit(KEY_C, data_json=OUT)
+    await rested.commit(KEY_A, data_json=IN)
+    assert await rested.store.prune(before="2030", limit=2) == 2
+    await rested.commit(KEY_B, data_json=OUT, account_type="Position")
+    async with raw_client(rested.served) as client:
+        assert await resume(client, 3) == ([], {"type": "snapshot_end", "sub": 1, "count": 0, "recovered": True})
+        await rested.commit(KEY_C, data_json=OUT)
+    async with raw_client(rested.served) as client:
+        coming, end = await resume(client, 3)
+        assert (coming, end["recovered"]) == ([(KEY_A, 3, "")], False)
+
+
 async def test_an_update_that_two_subscriptions_select_comes_once(rested: Rested) -> None:
     """What another subscription of the connection tells of is not told again from history."""
     await rested.commit(KEY_A, data_json=IN)
