@@ -144,7 +144,7 @@ class Hub:
         self._fan_out(message, [each for each in concern.told if each not in named and each not in waiting])
         if not concern.left and not concern.held:
             return
-        covered = {each.client for several in (named, waiting, concern.told) for each in several}
+        covered = {each.client for several in (named, waiting, concern.told, concern.later) for each in several}
         for shaper in concern.left:
             shaper.forget(update.pubkey)
         left = dict.fromkeys(each.client for each in concern.left if each.client not in covered)

@@ -56,14 +56,25 @@ class Numbered:
         self._pagings.setdefault(paging.selection, []).append(paging)
         return paging
 
+    @property
+    def is_single(self) -> bool:
+        """Whether there is but one subscription."""
+        return len(self._subscriptions) == 1
+
     def covers(
-        self, resuming: Paging, pubkey: str, id: int, *, account_type: str, owner: str, data_json: bytes
+        self, resuming: Paging, pubkey: str, id: int, *, account_type: str, owner: str, data_json: bytes, leaves: bool
     ) -> bool:
-        """Whether another subscription of this client and of the same shape tells it of an open account's update."""
-        if len(self._subscriptions) == 1:
-            return False
-        return pubkey in resuming.target.pubkeys or any(
-            other is not resuming and other.target is resuming.target and other.follows and id > other.from_id
+        """
+        Whether another subscription of this client and of the same shape tells it of an open account's update.
+
+        Args:
+            leaves: the question is whether any other one tells it, in whatever shape, or will.
+        """
+        shapers = [taken.shaper for taken in self._taken.values()] if leaves else [resuming.target]
+        return any(pubkey in shaper.pubkeys for shaper in shapers) or any(
+            other is not resuming
+            and id > other.from_id
+            and (leaves or (other.target is resuming.target and other.follows))
             for selection in self._hub.selections.fitting(account_type, owner, data_json)
             for other in self._pagings.get(selection, ())
         )

@@ -7,7 +7,7 @@ update, as far as a client was told of it: so whoever was told of it learns that
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from account_socket.hub.filters import Filter, Filtered, FilterIndex
@@ -26,7 +26,7 @@ class Selection(Filtered):
     Attributes:
         members: who is sent it, and how many subscriptions each has.
         paging: those that are still told what was there before.
-        silent: how many subscriptions are still told what they missed; they are no members yet.
+        silent: who is still told what it missed, and how many subscriptions each has that are no members yet.
         holding: those of them for which what comes is held.
         known: whether of every account it is known whether it is in this selection.
         number: by which selections are put in order.
@@ -39,7 +39,7 @@ class Selection(Filtered):
         self.number = number
         self.members: dict[Shaper, int] = {}
         self.paging: dict[Shaper, list[Paging]] = {}
-        self.silent = 0
+        self.silent: dict[Shaper, int] = {}
         self.holding: dict[Paging, None] = {}
         self.known = False
 
@@ -109,11 +109,13 @@ class Concern:
         told: who is sent it.
         left: who was sent the account before, and is told that it is not selected any more.
         held: for whom it is held, and whether the account left.
+        later: who will be told it, as it is still told what it missed.
     """
 
     told: Collection[Shaper]
     left: Collection[Shaper]
     held: Collection[tuple[Paging, bool]] = ()
+    later: Collection[Shaper] = ()
 
 
 class Selections:
@@ -155,7 +157,7 @@ class Selections:
             self.active = True
         paging = Paging(selection, target, resumes)
         if resumes:
-            selection.silent += 1
+            _count(selection.silent, target, 1)
         else:
             _add(paging, pages=pages)
         return paging
@@ -175,7 +177,7 @@ class Selections:
 
     def _end_silence(self, paging: Paging) -> None:
         paging.resumes = False
-        paging.selection.silent -= 1
+        _count(paging.selection.silent, paging.target, -1)
         paging.held = []
         if paging in paging.selection.holding:
             del paging.selection.holding[paging]
@@ -199,7 +201,7 @@ class Selections:
         if paging.resumes:
             self._end_silence(paging)
         else:
-            _remove(paging)
+            _count(selection.members, paging.target, -1)
         if selection.taken:
             return
         del self._by_filter[selection.filter]
@@ -256,11 +258,7 @@ class Selections:
         after = () if update.closed else self._find(update)
         if not before and not after:
             return None
-        told: Collection[Shaper] = ()
-        if len(after) == 1:
-            told = after[0].members
-        elif after:
-            told = dict.fromkeys(target for selection in after for target in selection.members)
+        told = _members(after)
         held: Collection[tuple[Paging, bool]] = ()
         if self._holding:
             held = _to_hold(before, after, told, closed=update.closed)
@@ -270,7 +268,10 @@ class Selections:
                 paging.sent.add(pubkey)
         if before != after:
             self._keep(pubkey, after)
-        return Concern(gone, (), held) if update.closed else Concern(told, gone, held)
+        if update.closed:
+            return Concern(gone, (), held)
+        later = [target for selection in after for target in selection.silent] if gone or held else ()
+        return Concern(told, gone, held, later)
 
     def _find(self, update: AccountUpdate) -> tuple[Selection, ...]:
         found = self._index.find(update.account_type, update.owner, update.data_json)
@@ -306,18 +307,23 @@ class Selections:
                 self._keep(pubkey, alive)
 
 
+def _members(selections: Sequence[Selection]) -> Collection[Shaper]:
+    if len(selections) == 1:
+        return selections[0].members
+    return dict.fromkeys(target for selection in selections for target in selection.members)
+
+
 def _add(paging: Paging, *, pages: bool) -> None:
     selection, target = paging.selection, paging.target
-    selection.members[target] = selection.members.get(target, 0) + 1
+    _count(selection.members, target, 1)
     if pages:
         selection.paging.setdefault(target, []).append(paging)
 
 
-def _remove(paging: Paging) -> None:
-    members, target = paging.selection.members, paging.target
-    members[target] -= 1
-    if not members[target]:
-        del members[target]
+def _count(counts: dict[Shaper, int], target: Shaper, more: int) -> None:
+    counts[target] = counts.get(target, 0) + more
+    if not counts[target]:
+        del counts[target]
 
 
 def _was_told(selection: Selection, target: Shaper, count: int, pubkey: str) -> bool:

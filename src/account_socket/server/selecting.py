@@ -169,14 +169,17 @@ class Selecting:
             paging.from_id = hub.published_id
             self._answer(messages.snapshot_end(sub, 0, recovered=False))
 
-    def _covers(self, paging: Paging, pubkey: str, account: Account, id: int) -> bool:
+    def _covers(self, paging: Paging, pubkey: str, account: Account, id: int, *, leaves: bool = False) -> bool:
         if pubkey in self._client.outbox.pubkeys:
             return True
+        if self._numbered.is_single:
+            return False
         if account.closed:
             return pubkey in paging.target.pubkeys
         data_json = encode(account.data_json)
+        kind, owner = account.account_type, account.owner
         return self._numbered.covers(
-            paging, pubkey, id, account_type=account.account_type, owner=account.owner, data_json=data_json
+            paging, pubkey, id, account_type=kind, owner=owner, data_json=data_json, leaves=leaves
         )
 
     async def _write(self, payloads: Sequence[bytes]) -> None:

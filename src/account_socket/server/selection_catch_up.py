@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from account_socket.decode.decoder import UNKNOWN
 from account_socket.errors import StoreError
@@ -40,8 +40,13 @@ AGAIN_SECONDS = 1.0
 
 _Result = TypeVar("_Result")
 
-Covers = Callable[[str, Account, int], bool]
-"""Whether the client is told an update of this account, of this id, by another of its subscriptions."""
+
+class Covers(Protocol):
+    """Whether the client is told an update by another of its subscriptions; `leaves`: as it leaves this one."""
+
+    def __call__(self, pubkey: str, account: Account, id: int, *, leaves: bool = False) -> bool: ...
+
+
 Tell = Callable[[Sequence[bytes]], Awaitable[None]]
 """Writes payloads to the client; returns when there is room for more, or the client is gone."""
 
@@ -161,7 +166,7 @@ class SelectionCatchUp:
         account = read_account(newest.account_json)
         if self._fits(account):
             selections.tell(paging, pubkey)
-        elif not self._covers(pubkey, account, newest.id):
+        elif not self._covers(pubkey, account, newest.id, leaves=True):
             payloads.append(past_payload(pubkey, newest.account_json, "" if account.closed else "left"))
         return True
 
@@ -258,7 +263,9 @@ class SelectionCatchUp:
         self._seen[update.pubkey] = _Seen(update.id, fits, covered)
         if fits:
             return None if covered else update.event
-        if before is None or not before.fitted or before.covered or self._covers(update.pubkey, account, update.id):
+        if before is None or not before.fitted or before.covered:
+            return None
+        if self._covers(update.pubkey, account, update.id, leaves=True):
             return None
         return update.event if account.closed else "left"
 

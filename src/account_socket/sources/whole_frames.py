@@ -61,8 +61,8 @@ class WholeFrames(ClientConnection):
                 self._head = data[at:]
                 return
             end = start + length
-            plain = data[at] == _WHOLE_TEXT and length <= largest and not self.protocol.expect_continuation_frame
-            if plain and end <= len(data) and self.protocol.state is OPEN:
+            plain = data[at] == _WHOLE_TEXT and data[at + 1] < _MASKED and length <= largest and end <= len(data)
+            if plain and self.protocol.current_size is None and self.protocol.state is OPEN:
                 self.process_event(Frame(Opcode.TEXT, data[start:end]))
             else:
                 self._owed = max(0, end - len(data))

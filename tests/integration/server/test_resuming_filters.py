@@ -233,6 +233,34 @@ async def test_an_update_that_two_subscriptions_select_comes_once(rested: Rested
         assert [told(await client.read_message()) for _ in range(2)] == [(KEY_A, 6, ""), (KEY_B, 7, "")]
 
 
+async def test_an_account_that_goes_from_one_subscription_to_another_has_not_left(rested: Rested) -> None:
+    """Of two subscriptions that resume, each update comes by one; what leaves one for the other is not told to leave."""
+    for data_json in (IN, OUT, IN, OUT, OUT):
+        await rested.commit(KEY_A, data_json=data_json)
+    await rested.commit(KEY_B, data_json=OUT)
+    await rested.commit(KEY_B, closed=True)
+    async with raw_client(rested.served) as client:
+        ask(client, 1)
+        ask(client, 1, account_type="Pool", where={"pool_status": 0})
+        coming, ends = [], 0
+        while ends < 2:
+            message = await client.read_message()
+            ends += message.get("recovered", False)
+            if "account" in message:
+                coming.append(told(message))
+        assert coming == [
+            (KEY_A, 3, ""),
+            (KEY_A, 2, ""),
+            (KEY_A, 4, ""),
+            (KEY_A, 5, ""),
+            (KEY_B, 6, ""),
+            (KEY_B, 7, "closed"),
+        ]
+        await rested.commit(KEY_A, data_json=IN)
+        await rested.commit(KEY_A, data_json=b'{"pool_status":2}')
+        assert [told(await client.read_message()) for _ in range(2)] == [(KEY_A, 8, ""), (KEY_A, 9, "left")]
+
+
 @pytest.mark.parametrize("ends", ["unsubscribe", "disconnect"])
 async def test_it_ends_while_history_is_read(rested: Rested, monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
     """Unsubscribed or disconnected in the middle, nothing more comes and nothing is left of it."""

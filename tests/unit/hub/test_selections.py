@@ -11,10 +11,10 @@ from tests.unit.hub.test_hub import Client, Loop
 from tests.unit.hub.test_shapes import Time
 
 from account_socket.hub.filters import Filter, keys_of
-from account_socket.hub.frames import payload_of
+from account_socket.hub.frames import id_of, payload_of
 from account_socket.hub.hub import Hub
 from account_socket.hub.numbered import Numbered
-from account_socket.hub.selections import SWEEP_ABOVE, Selections
+from account_socket.hub.selections import SWEEP_ABOVE, Paging, Selections
 from account_socket.hub.shapers import Rates, Shaper
 from account_socket.hub.shapes import FULL
 
@@ -132,3 +132,87 @@ def test_what_is_known_of_selections_that_ended_is_let_go() -> None:
     for number in range(100):
         selections.concern(update(number + 1_000, "another", account_type="Position"))
     assert selections._in == {}
+
+
+def resuming() -> tuple[Loop, Hub, Selector, Paging]:
+    """Return a client that is told what it missed of a filter."""
+    loop = Loop()
+    hub = Hub(schedule=loop.schedule, load=lambda _: None)
+    client = Selector(hub)
+    return loop, hub, client, client.numbered.select(1, Filter("Pool"), FULL, every=False, resumes=True)
+
+
+def held(paging: Paging) -> list[tuple[int | None, bool]]:
+    """Return what is held: ids, and whether the account left."""
+    return [(id_of(message.frame), target is paging.target.client) for target, message in paging.held]
+
+
+def test_who_is_told_what_it_missed_is_sent_nothing_until_it_follows() -> None:
+    """Updates before `hold` are not kept, those behind it are, in order; after `follow` they are sent as ever."""
+    loop, hub, client, paging = resuming()
+    hub.publish(update(1, KEY_A))
+    assert held(paging) == []
+    hub.selections.hold(paging, 10_000)
+    hub.publish(update(2, KEY_B))
+    hub.publish(update(3, KEY_A, account_type="Config"))
+    hub.publish(update(4, KEY_A, account_type="Config"))
+    hub.publish(update(5, KEY_B, closed=True))
+    assert held(paging) == [(2, False), (3, True), (5, False)]
+    hub.selections.hold(paging, 10_000)
+    assert held(paging) == []
+    hub.publish(update(6, KEY_A))
+    hub.selections.follow(paging)
+    assert held(paging) == []
+    hub.publish(update(7, KEY_A))
+    hub.publish(update(8, KEY_A, account_type="Config"))
+    loop.turn()
+    assert client.told == [(7, ""), (8, "left")]
+    client.numbered.end()
+    assert not hub.selections.active
+    assert len(hub.selections) == 0
+
+
+def test_no_more_is_held_than_there_is_room_for() -> None:
+    """Above its bound all that was held is let go, and stays so until it is held anew."""
+    _, hub, _, paging = resuming()
+    hub.selections.hold(paging, 500)
+    hub.publish(update(1, KEY_A))
+    assert held(paging) == [(1, False)]
+    for id_ in (2, 3, 4):
+        hub.publish(update(id_, KEY_A, lamports=10**18))
+    assert paging.room < 0
+    assert held(paging) == []
+    hub.selections.hold(paging, 500)
+    hub.publish(update(5, KEY_A))
+    assert held(paging) == [(5, False)]
+
+
+def test_what_is_sent_anyway_is_not_held() -> None:
+    """An update that another subscription of the same form brings, by filter or by name, comes by that one alone."""
+    loop, hub, client, paging = resuming()
+    client.numbered.select(2, Filter("Pool", None, ((("a",), keys_of([1])),)), FULL, every=False)
+    client.numbered.follow(3, [KEY_B], FULL, every=False, done=lambda _: None)
+    hub.settle(KEY_B, None, "rpc")
+    hub.selections.hold(paging, 10_000)
+    hub.publish(update(1, KEY_A, data_json=b'{"a":1}'))
+    hub.publish(update(2, KEY_A, data_json=b'{"a":2}'))
+    hub.publish(update(3, KEY_B))
+    hub.publish(update(4, KEY_B, account_type="Config"))
+    assert held(paging) == [(2, False)]
+    loop.turn()
+    assert client.told == [(1, ""), (3, ""), (4, "")]
+
+
+def test_other_clients_are_told_as_ever_while_one_resumes() -> None:
+    """A selection that one client is told what it missed of tells its other clients at once."""
+    loop, hub, client, paging = resuming()
+    other = Selector(hub)
+    other.numbered.select(1, Filter("Pool"), FULL, every=False)
+    hub.selections.hold(paging, 10_000)
+    hub.publish(update(1, KEY_A))
+    other.numbered.end()
+    hub.publish(update(2, KEY_A))
+    loop.turn()
+    assert (other.told, client.told, held(paging)) == ([(1, "")], [], [(1, False), (2, False)])
+    client.numbered.end()
+    assert len(hub.selections) == 0
