@@ -218,3 +218,14 @@ async def test_an_unclean_end_skips_a_block_above_the_old_ids(path: Path) -> Non
     store = SqliteStore(path)
     assert (await store.open()).next_id >= 5001 + ID_BLOCK
     await store.close(next_id=None)
+
+
+async def test_nothing_goes_on_from_old_rows(path: Path) -> None:
+    """Behind the id of an old row history is not whole; behind the last of them it is."""
+    make(path)
+    store = SqliteStore(path)
+    first = (await store.open()).next_id
+    await store.append([changed(first, prev_id=None)])
+    assert await store.between(1, first, limit=9) is None
+    assert [each.id for each in await store.between(2, first, limit=9) or []] == [first]
+    await store.close(next_id=None)

@@ -152,7 +152,7 @@ class Selecting:
         try:
             await catch_up.run()
         except LostError as lost:
-            log.info("subscription not resumed", sub=sub, reason=str(lost))
+            log.debug("subscription not resumed", sub=sub, reason=str(lost))
             if not paging.ended:
                 self._begin_anew(sub, paging, pages=request.snapshot)
                 await catch_up.take_back()

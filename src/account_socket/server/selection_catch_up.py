@@ -34,6 +34,8 @@ MAX_LOOKED_AT = 50_000
 """More updates than these behind the id are not looked through: the states that are selected now come sooner."""
 PAGE = 128
 """Updates that the loop looks at in some two milliseconds."""
+PAGE_BYTES = 256 * 1024
+"""About so much is read at once and waits for a client that does not read."""
 READ_SECONDS = 10.0
 AGAIN_SECONDS = 1.0
 """When a page that could not be read is read again."""
@@ -102,6 +104,7 @@ class SelectionCatchUp:
         self._covers = covers
         self._tell = tell
         self._looked_at = 0
+        self._page = PAGE
         self._seen: dict[str, _Seen] = {}
         self.told = 0
 
@@ -146,11 +149,13 @@ class SelectionCatchUp:
                 continue
             finally:
                 self._hub.selections.end_read(read)
+            if paging.ended:
+                return
             payloads: list[bytes] = []
             for pubkey in page:
                 if self._is_settled(pubkey, newest[pubkey], read, payloads):
                     held.discard(pubkey)
-            if payloads and not paging.ended:
+            if payloads:
                 await self._tell(payloads)
 
     def _is_settled(self, pubkey: str, newest: StoredState, read: PageRead, payloads: list[bytes]) -> bool:
@@ -207,9 +212,11 @@ class SelectionCatchUp:
                 await self._tell(payloads)
 
     async def _read(self, upto: int) -> list[StoredUpdate]:
-        updates = await self._within(lambda: self._reads.store.between(self._at, upto, limit=PAGE))
+        updates = await self._within(lambda: self._reads.store.between(self._at, upto, limit=self._page))
         if updates is None:
             raise LostError("history does not reach back")
+        size = sum(len(update.account_json) for update in updates)
+        self._page = max(1, min(PAGE, self._page * PAGE_BYTES // max(size, 1)))
         return updates
 
     async def _judge(self, updates: Sequence[StoredUpdate]) -> list[bytes]:

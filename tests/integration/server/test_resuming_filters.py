@@ -233,12 +233,21 @@ async def test_an_update_that_two_subscriptions_select_comes_once(rested: Rested
         assert [told(await client.read_message()) for _ in range(2)] == [(KEY_A, 6, ""), (KEY_B, 7, "")]
 
 
-async def test_an_account_that_goes_from_one_subscription_to_another_has_not_left(rested: Rested) -> None:
-    """Of two subscriptions that resume, each update comes by one; what leaves one for the other is not told to leave."""
+async def test_an_account_that_goes_from_one_subscription_to_another_has_not_left(
+    rested: Rested, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two subscriptions that resume, each update comes by one; what goes from one to the other has not left."""
     for data_json in (IN, OUT, IN, OUT, OUT):
         await rested.commit(KEY_A, data_json=data_json)
     await rested.commit(KEY_B, data_json=OUT)
     await rested.commit(KEY_B, closed=True)
+    between = rested.store.between
+
+    async def between_for_both(*args: Any, **options: Any) -> Any:
+        await until(lambda: len(rested.served.hub.selections) == 2)
+        return await between(*args, **options)
+
+    monkeypatch.setattr(rested.store, "between", between_for_both)
     async with raw_client(rested.served) as client:
         ask(client, 1)
         ask(client, 1, account_type="Pool", where={"pool_status": 0})

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -226,7 +227,8 @@ async def test_a_result_for_a_closed_loop_is_dropped(path: Path) -> None:
         async def main() -> None:
             await store.open()
             store._writing.submit(lambda _: time.sleep(0.2))
-            store._writing.submit(lambda connection: store._append(connection, (changed(1),), history=True))
+            append = partial(store._append, group=(changed(1),), history=True, lost_id=0)
+            store._writing.submit(append)
 
         asyncio.run(main())
 
