@@ -61,5 +61,6 @@ async def test_pages_hold_what_fits_and_nothing_else(store: Store, monkeypatch: 
             assert await pages(store, Bytes(PROGRAM, (5, 6)), limit) == []
             assert await pages(store, Bytes(PROGRAM, (), ((1, b"\3\3"),)), limit) == [KEYS[2]]
             assert await pages(store, Bytes(PROGRAM, (), ((3, b""),)), limit) == KEYS[2:]
-            assert await pages(store, Bytes(PROGRAM, (), ((2**64 - 1, b"x"),)), limit) == []
+            for offset in (20, 2**31, 2**32 - 1, 2**32, 2**63, 2**64 - 1):
+                assert await pages(store, Bytes(PROGRAM, (), ((offset, b"\1"),)), limit) == []
             assert await pages(store, Bytes(PROGRAM, (2**64 - 1,)), limit) == []

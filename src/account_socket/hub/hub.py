@@ -10,7 +10,7 @@ sent before and nothing comes twice.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -139,23 +139,27 @@ class Hub:
 
     def _tell_selected(self, message: Message, update: AccountUpdate, concern: Concern) -> None:
         """Send an update to those who select its account and are not sent it by name."""
-        named = self._subscribers.get(update.pubkey, {})
-        waiting = {request.outbox for request, sends in self._waiting.get(update.pubkey, ()) if sends}
-        self._fan_out(message, [each for each in concern.told if each not in named and each not in waiting])
+        pubkey = update.pubkey
+        # Whoever takes the account by name has it so, also while it waits for the state, or for what it missed.
+        self._fan_out(message, [each for each in concern.told if pubkey not in each.pubkeys])
         if not concern.left and not concern.held:
             return
+        named = self._subscribers.get(pubkey, {})
+        waiting = {request.outbox for request, sends in self._waiting.get(pubkey, ()) if sends}
         covered = {each.client for several in (named, waiting, concern.told, concern.later) for each in several}
-        for shaper in concern.left:
-            shaper.forget(update.pubkey)
-        left = dict.fromkeys(each.client for each in concern.left if each.client not in covered)
-        leaving = [paging for paging, leaves in concern.held if leaves and paging.target.client not in covered]
-        if left or leaving:
-            gone = state_message(update.pubkey, update.origin.value, update.account_json, event="left")
+        leaving = [each for each in concern.left if pubkey not in each.pubkeys]
+        for shaper in leaving:
+            shaper.forget(pubkey)
+        left = dict.fromkeys(each.client for each in leaving if not _has(each.client, pubkey, covered))
+        held = [(paging, leaves) for paging, leaves in concern.held if pubkey not in paging.target.pubkeys]
+        leave = [paging for paging, leaves in held if leaves and not _has(paging.target.client, pubkey, covered)]
+        if left or leave:
+            gone = state_message(pubkey, update.origin.value, update.account_json, event="left")
             self._fan_out(gone, left)
-            for paging in leaving:
+            for paging in leave:
                 paging.hold(paging.target.client, gone)
-        for paging, leaves in concern.held:
-            if not leaves and paging.target not in named and paging.target not in waiting:
+        for paging, leaves in held:
+            if not leaves:
                 paging.hold(paging.target, message)
 
     def _fan_out(self, message: Message, subscribers: Iterable[Target]) -> None:
@@ -358,3 +362,8 @@ class Hub:
         self._flush_scheduled = False
         for outbox in touched:
             outbox.flush()
+
+
+def _has(client: Outbox, pubkey: str, covered: Collection[Outbox]) -> bool:
+    """Whether a client is told of an account in another way."""
+    return client in covered or pubkey in client.pubkeys

@@ -46,12 +46,19 @@ class Numbered:
         self._pagings: dict[Selection, list[Paging]] = {}
 
     def select(
-        self, sub: int, filter: Filter, shape: Shape, *, every: bool, pages: bool = False, resumes: bool = False
+        self,
+        sub: int,
+        filter: Filter,
+        shape: Shape,
+        *,
+        every: bool,
+        from_id: int = 0,
+        pages: bool = False,
+        resumes: bool = False,
     ) -> Paging:
-        """Send every update that `filter` fits; with `pages`, the caller tells what was there, `resumes`: missed."""
+        """Send every update that `filter` fits; the other arguments as in `Selections.join`."""
         taken = self._take(sub, shape, every=every)
-        paging = self._hub.selections.join(filter, taken.shaper, pages=pages, resumes=resumes)
-        paging.from_id = 0 if pages or resumes else self._hub.published_id
+        paging = self._hub.selections.join(filter, taken.shaper, from_id=from_id, pages=pages, resumes=resumes)
         self._subscriptions[sub].paging = paging
         self._pagings.setdefault(paging.selection, []).append(paging)
         return paging

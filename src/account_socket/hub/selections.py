@@ -26,19 +26,21 @@ class Selection(Filtered):
     Attributes:
         members: who is sent it, and how many subscriptions each has.
         paging: those that are still told what was there before.
+        bare: those that are not told what was there before.
         silent: who is still told what it missed, and how many subscriptions each has that are no members yet.
         holding: those of them for which what comes is held.
         known: whether of every account it is known whether it is in this selection.
         number: by which selections are put in order.
     """
 
-    __slots__ = ("filter", "holding", "known", "members", "number", "paging", "silent")
+    __slots__ = ("bare", "filter", "holding", "known", "members", "number", "paging", "silent")
 
     def __init__(self, filter: Filter, number: int) -> None:
         self.filter = filter
         self.number = number
         self.members: dict[Shaper, int] = {}
         self.paging: dict[Shaper, list[Paging]] = {}
+        self.bare: dict[Shaper, list[Paging]] = {}
         self.silent: dict[Shaper, int] = {}
         self.holding: dict[Paging, None] = {}
         self.known = False
@@ -141,13 +143,16 @@ class Selections:
 
     # ---- taking ----------------------------------------------------------------------------------------------
 
-    def join(self, filter: Filter, target: Shaper, *, pages: bool = False, resumes: bool = False) -> Paging:
+    def join(
+        self, filter: Filter, target: Shaper, *, from_id: int = 0, pages: bool = False, resumes: bool = False
+    ) -> Paging:
         """
         Have `target` sent every update that fits.
 
         Args:
+            from_id: the newest id that was published.
             pages: until `settle` it is told what was there.
-            resumes: nothing is sent until `follow`.
+            resumes: nothing is sent until `follow`, or `begin_anew`.
         """
         selection = self._by_filter.get(filter)
         if selection is None:
@@ -159,7 +164,7 @@ class Selections:
         if resumes:
             _count(selection.silent, target, 1)
         else:
-            _add(paging, pages=pages)
+            _add(paging, from_id, pages=pages)
         return paging
 
     def hold(self, paging: Paging, max_bytes: int) -> None:
@@ -169,11 +174,17 @@ class Selections:
             self._holding += 1
         paging.held, paging.room = [], max_bytes
 
-    def follow(self, paging: Paging, *, pages: bool = False) -> None:
-        """Have a subscription that resumed sent what comes from now on; `pages` as in `join`."""
+    def follow(self, paging: Paging) -> None:
+        """Have a subscription that was told what it missed sent what comes from now on."""
         if paging.resumes:
             self._end_silence(paging)
-            _add(paging, pages=pages)
+            _count(paging.selection.members, paging.target, 1)
+
+    def begin_anew(self, paging: Paging, *, from_id: int, pages: bool) -> None:
+        """The same for one that was not; `from_id` and `pages` as in `join`."""
+        if paging.resumes:
+            self._end_silence(paging)
+            _add(paging, from_id, pages=pages)
 
     def _end_silence(self, paging: Paging) -> None:
         paging.resumes = False
@@ -185,18 +196,15 @@ class Selections:
 
     def settle(self, paging: Paging) -> None:
         """Note that a subscription was told all that was there before; without effect the second time."""
-        waiting = paging.selection.paging.get(paging.target, [])
-        if paging in waiting:
-            waiting.remove(paging)
+        if _remove(paging.selection.paging, paging):
             paging.ended = True
             paging.sent.clear()
-            if not waiting:
-                del paging.selection.paging[paging.target]
 
     def leave(self, paging: Paging) -> None:
         """End a subscription that joined."""
         self.settle(paging)
         paging.ended = True
+        _remove(paging.selection.bare, paging)
         selection = paging.selection
         if paging.resumes:
             self._end_silence(paging)
@@ -262,7 +270,7 @@ class Selections:
         held: Collection[tuple[Paging, bool]] = ()
         if self._holding:
             held = _to_hold(before, after, told, closed=update.closed)
-        gone = self._gone(pubkey, before, after, told) if before and before != after else ()
+        gone = _gone(update, before, after, told) if before and before != after else ()
         for selection in after:
             for paging in (each for several in selection.paging.values() for each in several):
                 paging.sent.add(pubkey)
@@ -276,19 +284,6 @@ class Selections:
     def _find(self, update: AccountUpdate) -> tuple[Selection, ...]:
         found = self._index.find(update.account_type, update.owner, update.data_json)
         return tuple(found) if len(found) < 2 else tuple(sorted(found, key=lambda selection: selection.number))
-
-    def _gone(
-        self, pubkey: str, before: Iterable[Selection], after: Iterable[Selection], told: Collection[Shaper]
-    ) -> Collection[Shaper]:
-        """Return who was told of an account in one of the selections it is no more in, and is not told of it now."""
-        still = set(after)
-        return dict.fromkeys(
-            target
-            for selection in before
-            if selection not in still
-            for target, count in selection.members.items()
-            if target not in told and _was_told(selection, target, count, pubkey)
-        )
 
     def _keep(self, pubkey: str, selections: tuple[Selection, ...]) -> None:
         if not selections:
@@ -313,11 +308,23 @@ def _members(selections: Sequence[Selection]) -> Collection[Shaper]:
     return dict.fromkeys(target for selection in selections for target in selection.members)
 
 
-def _add(paging: Paging, *, pages: bool) -> None:
+def _add(paging: Paging, from_id: int, *, pages: bool) -> None:
     selection, target = paging.selection, paging.target
     _count(selection.members, target, 1)
-    if pages:
-        selection.paging.setdefault(target, []).append(paging)
+    if not pages:
+        paging.from_id = from_id
+    (selection.paging if pages else selection.bare).setdefault(target, []).append(paging)
+
+
+def _remove(kept: dict[Shaper, list[Paging]], paging: Paging) -> bool:
+    """Take a subscription out of those kept by target; return whether it was there."""
+    several = kept.get(paging.target, [])
+    if paging not in several:
+        return False
+    several.remove(paging)
+    if not several:
+        del kept[paging.target]
+    return True
 
 
 def _count(counts: dict[Shaper, int], target: Shaper, more: int) -> None:
@@ -326,10 +333,29 @@ def _count(counts: dict[Shaper, int], target: Shaper, more: int) -> None:
         del counts[target]
 
 
-def _was_told(selection: Selection, target: Shaper, count: int, pubkey: str) -> bool:
-    paging = selection.paging.get(target, ())
-    return count > len(paging) or any(
-        pubkey in each.sent or pubkey in each.told or pubkey <= each.after for each in paging
+def _gone(
+    update: AccountUpdate, before: Iterable[Selection], after: Iterable[Selection], told: Collection[Shaper]
+) -> Collection[Shaper]:
+    """Return who was told of an account in one of the selections it is no more in, and is not told of it now."""
+    still = set(after)
+    return dict.fromkeys(
+        target
+        for selection in before
+        if selection not in still
+        for target, count in selection.members.items()
+        if target not in told and _was_told(selection, target, count, update)
+    )
+
+
+def _was_told(selection: Selection, target: Shaper, count: int, update: AccountUpdate) -> bool:
+    """Return whether a member was told of an account by its update before this one, when it was selected."""
+    paging, bare = selection.paging.get(target, ()), selection.bare.get(target, ())
+    return (
+        count > len(paging) + len(bare)
+        or any(
+            update.pubkey in each.sent or update.pubkey in each.told or update.pubkey <= each.after for each in paging
+        )
+        or any((update.prev_id or 0) > each.from_id for each in bare)
     )
 
 

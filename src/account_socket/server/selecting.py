@@ -69,7 +69,9 @@ class Selecting:
         readable = self._clients.pages is not None and self._clients.past is not None
         resumes = readable and self._can_resume(request)
         pages = readable and request.snapshot and not resumes
-        paging = self._numbered.select(sub, filter_of(request), shape, every=every, pages=pages, resumes=resumes)
+        paging = self._numbered.select(
+            sub, filter_of(request), shape, every=every, from_id=self._published_id, pages=pages, resumes=resumes
+        )
         if request.is_whole:
             paging.told = self._told
         if request.id is not None:
@@ -80,6 +82,11 @@ class Selecting:
         self._waiting.append((sub, paging, request))
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._tell_all())
+
+    @property
+    def _published_id(self) -> int:
+        pages = self._clients.pages
+        return self._clients.hub.published_id if pages is None else pages.published_id
 
     def _can_resume(self, request: Select) -> bool:
         return request.resume is not None and request.resume.epoch == self._clients.epoch and request.is_whole
@@ -154,19 +161,17 @@ class Selecting:
         except LostError as lost:
             log.debug("subscription not resumed", sub=sub, reason=str(lost))
             if not paging.ended:
-                self._begin_anew(sub, paging, pages=request.snapshot)
+                self._begin_anew(sub, paging, request.resume.after_id or 0, pages=request.snapshot)
                 await catch_up.take_back()
             return not request.snapshot
         if not paging.ended:
             self._answer(messages.snapshot_end(sub, catch_up.told, recovered=True))
         return True
 
-    def _begin_anew(self, sub: int, paging: Paging, *, pages: bool) -> None:
-        hub = self._clients.hub
-        hub.selections.follow(paging, pages=pages)
+    def _begin_anew(self, sub: int, paging: Paging, after_id: int, *, pages: bool) -> None:
+        self._clients.hub.selections.begin_anew(paging, from_id=after_id, pages=pages)
         paging.after = ""
         if not pages:
-            paging.from_id = hub.published_id
             self._answer(messages.snapshot_end(sub, 0, recovered=False))
 
     def _covers(self, paging: Paging, pubkey: str, account: Account, id: int, *, leaves: bool = False) -> bool:

@@ -184,3 +184,21 @@ async def test_reads_of_everybody_share_their_places(rested: Rested, monkeypatch
         for client in clients:
             assert [key_of(await client.read_message())[1] for _ in range(2)] == [1, 2]
     assert most == READS_AT_ONCE
+
+
+async def test_a_filter_beside_it_tells_nothing_meanwhile(rested: Rested, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a subscription by filter would bring of an account that another one resumes comes once, in order."""
+    for _ in range(3):
+        await rested.commit(data_json=pool())
+    gate = Gate(rested, monkeypatch)
+    async with raw_client(rested.served) as client:
+        client.say({"action": "subscribe", "account_type": "Pool", "snapshot": False})
+        assert (await client.read_message())["type"] == "snapshot_end"
+        client.say({"action": "subscribe", "after": {KEY_A: 1}, "epoch": "e1", "delivery": "every", "id": 2})
+        await gate.reached.wait()
+        await rested.commit(data_json=pool())
+        gate.open.set()
+        told = [await client.read_message() for _ in range(4)]
+        assert [each.get("account", each)["id"] for each in told] == [2, 3, 2, 4]
+        await rested.commit(data_json=pool())
+        assert key_of(await client.read_message())[1] == 5

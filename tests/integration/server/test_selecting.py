@@ -1,3 +1,5 @@
+"""Subscriptions by filter: what was there, then what happens, and who learns that an account left."""
+
 from __future__ import annotations
 
 import asyncio
@@ -379,3 +381,20 @@ async def test_a_state_that_may_not_be_the_newest_says_so() -> None:
         rested.untrusted.add(KEY_A)
         client.say({"action": "subscribe", "account_type": "Pool"})
         assert (await client.read_message())["stale"] is True
+
+
+async def test_who_was_never_told_of_an_account_is_not_told_that_it_left() -> None:
+    """Without a snapshot only what was told since leaves or closes, whatever others with the same filter know."""
+    wanted = {"account_type": "Pool", "where": {"pool_status": 0}}
+    async with selecting() as (rested, client), raw_client(rested.served) as late:
+        await select(client, **wanted)
+        for key in (KEY_A, KEY_B):
+            await rested.commit(key, data_json=pool())
+        await select(late, **wanted)
+        await rested.commit(KEY_A, data_json=pool(pool_status=1))
+        await rested.commit(KEY_B, data_json=pool(x=1))
+        await rested.commit(KEY_B, closed=True)
+        events = [told(message)[1:] for message in await follow(late, 2)]
+        assert events == [(4, None, False), (5, None, True)]
+        events = [told(message)[1:] for message in await follow(client, 2)]
+        assert events == [(1, None, False), (2, None, False), (3, "left", False), (4, None, False), (5, None, True)]

@@ -1,3 +1,5 @@
+"""Subscriptions in other forms: some fields, differences, at most so often, every update."""
+
 from __future__ import annotations
 
 import asyncio
@@ -174,3 +176,13 @@ async def test_a_wrong_request_is_refused(request_: dict[str, Any]) -> None:
         client.say({"action": "subscribe", "id": 3, "account_type": "Pool", **request_})
         error = await client.read_message()
         assert (error["type"], error["id"], error["code"]) == ("error", 3, "invalid_message")
+
+
+async def test_a_rated_state_is_not_lost_to_a_filter_that_it_leaves() -> None:
+    """What is held of an account that is subscribed to by name comes, though it leaves a filter of the same rate."""
+    async with selecting() as (rested, client):
+        client.say({"action": "subscribe", "pubkeys": [KEY_A], "max_rate_ms": 50})
+        await select(client, account_type="Pool", where={"pool_status": 0}, max_rate_ms=50)
+        await rested.commit(KEY_A, data_json=pool())
+        await rested.commit(KEY_A, data_json=pool(pool_status=1))
+        assert [(await client.read_message())["account"]["id"] for _ in range(2)] == [1, 2]

@@ -72,13 +72,14 @@ class Stack:
         async with self.http.get(f"{self.url}/readyz") as response:
             return bool((await response.json())["backfill"]["complete"])
 
-    def write(self, pubkey: str = POOL) -> RawAccount:
-        """Have the node write a new state of a pool."""
+    def write(self, pubkey: str = POOL, *, announce: bool = True) -> RawAccount:
+        """Have the node write a new state of a pool; its slot may be announced later."""
         self._count += 1
         last = self.node._ledger.get(pubkey)
         assert last is not None
         data = last.data[:-1] + bytes([self._count % 256])
-        return self.node.write(RawAccount(pubkey, 0, last.owner, last.lamports + 1, data, rent_epoch=last.rent_epoch))
+        account = RawAccount(pubkey, 0, last.owner, last.lamports + 1, data, rent_epoch=last.rent_epoch)
+        return self.node.write(account, announce=announce)
 
 
 @asynccontextmanager

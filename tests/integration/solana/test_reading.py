@@ -55,7 +55,7 @@ async def test_program_accounts_are_filtered_as_the_node_does(made: Stack) -> No
         [{"memcmp": memcmp}, {"dataSize": 5}],
         [{"memcmp": {"offset": 1110, "bytes": [0, 0, 0], "encoding": "bytes"}}],
         [{"memcmp": {"offset": 1112, "bytes": ""}}],
-        [{"memcmp": {"offset": 2**64 - 1, "bytes": "2"}}],
+        *([{"memcmp": memcmp | {"offset": offset}}] for offset in (2**32 - 1, 2**32, 2**63, 2**64 - 1)),
         [{"dataSize": 2**64 - 1}],
         ["tokenAccountState"],
         [{"dataSize": 1}] * 5,
@@ -136,6 +136,25 @@ async def test_commitments_and_context(made: Stack) -> None:
     await until_told(made, written.slot)
     answer = await made.ask("getAccountInfo", POOL, BASE64 | {"minContextSlot": written.slot})
     assert answer["context"]["slot"] >= written.slot
+
+
+async def test_the_context_slot_never_goes_back(made: Stack) -> None:
+    """Where a state is ahead of the slots that are announced, no later answer is behind it, and it can be asked for."""
+    last = 0
+    for _ in range(10):
+        lone = made.write(announce=False)
+        await until_told(made, lone.slot)
+        for method, *params in (
+            ("getAccountInfo", POOL, BASE64),
+            ("getSlot",),
+            ("getAccountInfo", OTHER, BASE64 | {"minContextSlot": lone.slot}),
+            ("getProgramAccounts", PROGRAM, BASE64 | {"withContext": True, "minContextSlot": lone.slot}),
+            ("getSlot", {"minContextSlot": lone.slot}),
+        ):
+            answer = await made.ask(method, *params)
+            slot = answer if method == "getSlot" else answer["context"]["slot"]
+            assert slot >= max(last, lone.slot), method
+            last = slot
 
 
 async def until_told(made: Stack, slot: int) -> None:

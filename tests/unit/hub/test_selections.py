@@ -43,6 +43,7 @@ class Selector(Client):
         super().__init__(hub)
         self.numbered = Numbered(hub, Rates(Time().later, lambda: 0.0), self.outbox)
         self.filters: dict[int, Filter] = {}
+        self.from_id: dict[int, int] = {}
         self.plain: set[str] = set()
         self.last = 0
         self.expected: list[tuple[int, str]] = []
@@ -67,13 +68,15 @@ def test_each_client_is_told_what_a_naive_look_says(steps: list[Any]) -> None:  
     clients = [Selector(hub), Selector(hub)]
     members: dict[str, set[Filter]] = defaultdict(set)
     closes: set[int] = set()
+    newest: dict[str, int] = {}
     for id_, step in enumerate(steps, 1):
         match step:
             case ("select", number, chosen):
                 client = clients[number]
                 client.last += 1
                 client.filters[client.last] = chosen
-                client.numbered.select(client.last, chosen, FULL, every=False, pages=False)
+                client.from_id[client.last] = hub.published_id
+                client.numbered.select(client.last, chosen, FULL, every=False, from_id=hub.published_id)
             case ("drop", number, at) if at < len(clients[number].filters):
                 client = clients[number]
                 sub = list(client.filters)[at]
@@ -87,7 +90,12 @@ def test_each_client_is_told_what_a_naive_look_says(steps: list[Any]) -> None:  
                 data, account_type = rest or ({}, "Pool")
                 closed = not rest
                 made = update(
-                    id_, pubkey, data_json=json.dumps(data).encode(), account_type=account_type, closed=closed
+                    id_,
+                    pubkey,
+                    prev_id=newest.get(pubkey),
+                    data_json=json.dumps(data).encode(),
+                    account_type=account_type,
+                    closed=closed,
                 )
                 if closed:
                     closes.add(id_)
@@ -99,9 +107,13 @@ def test_each_client_is_told_what_a_naive_look_says(steps: list[Any]) -> None:  
                     own = set(client.filters.values())
                     if own & fits or pubkey in client.plain:
                         client.expected.append((id_, "closed" if closed else ""))
-                    elif own & before:
+                    elif any(
+                        chosen in before and newest[pubkey] > client.from_id[sub]
+                        for sub, chosen in client.filters.items()
+                    ):
                         client.expected.append((id_, "closed" if closed else "left"))
                 hub.publish(made)
+                newest[pubkey] = id_
         in_use = {each for client in clients for each in client.filters.values()}
         for fitted in members.values():
             fitted &= in_use  # noqa: PLW2901  (in place)

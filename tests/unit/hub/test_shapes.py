@@ -117,6 +117,7 @@ def test_what_a_client_makes_of_differences_is_always_a_state(steps: list[Any]) 
             made = update(
                 id_,
                 pubkey,
+                prev_id=newest.get(pubkey),
                 data_json=json.dumps(data).encode(),
                 lamports=lamports,
                 account_type=account_type,
