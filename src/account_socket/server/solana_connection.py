@@ -9,7 +9,6 @@ from time import monotonic
 import msgspec
 from websockets.server import ServerProtocol
 
-from account_socket.hub.hub import Answered
 from account_socket.protocol.codes import Close
 from account_socket.protocol.session import Disconnect
 from account_socket.protocol.solana_jsonrpc import (
@@ -128,14 +127,14 @@ class SolanaConnection(Connection):
         if held >= self._clients.limits.max_subscriptions and not self._feed.registry.holds(self.outbox, asked):
             raise refused_at_limit()
 
-    def _looked_up(self, exchange: _Exchange, at: int, asked: Params, answered: Answered) -> None:
+    def _looked_up(self, exchange: _Exchange, at: int, asked: Params, is_ours: bool) -> None:  # noqa: FBT001  (the last of a callback)
         if self._closing:
             return  # what is looked up was let go
-        if answered.foreign:
+        if is_ours:
+            exchange.commits[at] = partial(self._subscribe_account, exchange, at, asked)
+        else:
             self._feed.release(self._lookups.pop((exchange, at)))
             exchange.commits[at] = partial(_fail, self._known.not_served.fault)
-        else:
-            exchange.commits[at] = partial(self._subscribe_account, exchange, at, asked)
         self._settle(exchange)
 
     def _settle(self, exchange: _Exchange) -> None:

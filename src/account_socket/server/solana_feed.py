@@ -6,8 +6,10 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection
 
+import msgspec
+
 from account_socket.hub.frames import Message, text_frame
-from account_socket.hub.hub import Answered, Hub
+from account_socket.hub.hub import Hub
 from account_socket.hub.outbox import Batch, Outbox
 from account_socket.model import AccountUpdate, RawAccount
 from account_socket.protocol.solana_jsonrpc import RpcFault
@@ -15,6 +17,16 @@ from account_socket.protocol.solana_subscriptions import Params, Registry
 from account_socket.server.solana_reads import Known, parsed_of
 
 SLOT_LOOK_SECONDS = 0.05
+
+
+class _Ownership(msgspec.Struct):
+    """Of a public account object, whose it is."""
+
+    lamports: int
+    closed: bool = False
+
+
+_decode_ownership = msgspec.json.Decoder(_Ownership).decode
 
 
 class SolanaFeed:
@@ -52,6 +64,9 @@ class SolanaFeed:
         wants = self.registry.wants
         if not (wants("account", update.pubkey) or wants("program", update.owner)):
             return
+        if update.closed and update.lamports:
+            return  # another program's account now, whose bytes nobody here has
+        self._known.told.tell(update.slot)
         account = RawAccount(
             update.pubkey,
             update.slot,
@@ -78,17 +93,27 @@ class SolanaFeed:
                 self._tell_slot()
 
     def _tell_slot(self) -> None:
-        slot = self._known.reads.tip_slot()
+        slot = self._known.tip_slot()
         if slot is not None and slot > self._told_slot:
             self._told_slot = slot
             self.registry.notify_slot(slot=slot, parent=max(0, slot - 1))
 
     # ---- coming and going ----------------------------------------------------------------------------------
 
-    def watch(self, pubkey: str, done: Callable[[Answered], None]) -> None:
-        """Have an account looked after until `release`; `done` is told whether it is ours, perhaps at once."""
+    def watch(self, pubkey: str, done: Callable[[bool], None]) -> None:
+        """Have an account looked after until `release`; `done` is told whether it may be ours, perhaps at once."""
         self._watched[pubkey] += 1
-        self._hub.subscribe(self._stand_in, [pubkey], done)
+        self._hub.subscribe(
+            self._stand_in, [pubkey], lambda answered: done(not answered.foreign and not self._was_reassigned(pubkey))
+        )
+
+    def _was_reassigned(self, pubkey: str) -> bool:
+        """Return whether an account that was ours is known to be another program's."""
+        state = self._hub.newest(pubkey)
+        if state is None:
+            return False
+        account = _decode_ownership(state.account_json)
+        return account.closed and account.lamports > 0
 
     def release(self, pubkey: str) -> None:
         """Take back one `watch`."""

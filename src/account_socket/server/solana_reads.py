@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -26,6 +26,7 @@ from account_socket.server.rest_answers import MAX_ANSWER_BYTES
 from account_socket.server.rest_parameters import RefusedError
 from account_socket.server.rest_reading import Reads, StoreReading, read_states, unavailable
 from account_socket.server.solana_proxy import Proxy
+from account_socket.sources.slot_tip import ACCOUNT_AHEAD_SLOTS
 from account_socket.store.raw_accounts import Bytes, StoredAccount
 
 LEVELS = ("processed", "confirmed", "finalized")
@@ -47,6 +48,24 @@ class Unable(Exception):  # noqa: N818  (the node may be able)
         self.fault = RpcFault(code, message, data)
 
 
+class ToldSlot:
+    """The newest slot that anybody was told: an account's may be ahead of the tip."""
+
+    def __init__(self) -> None:
+        self._newest = 0
+
+    def tell(self, slot: int) -> None:
+        """Take that a state of this slot is told."""
+        self._newest = max(self._newest, slot)
+
+    def tell_tip(self, tip: int) -> int:
+        """Return the slot to tell where upstream's tip is `tip`: none that was told is newer."""
+        # Farther ahead than an account's slot may be, it is what a node said that lied and is gone.
+        if not tip <= self._newest <= tip + ACCOUNT_AHEAD_SLOTS:
+            self._newest = tip
+        return self._newest
+
+
 @dataclass(frozen=True)
 class Known:
     """
@@ -60,6 +79,7 @@ class Known:
         programs: address → name of the programs that are decoded.
         commitment: of everything that is known.
         proxy: asks the node instead; None: nobody does.
+        told: what all answers and notifications told of the slot.
     """
 
     hub: Hub
@@ -70,6 +90,12 @@ class Known:
     programs: Mapping[str, str]
     commitment: str
     proxy: Proxy | None = None
+    told: ToldSlot = field(default_factory=ToldSlot)
+
+    def tip_slot(self) -> int | None:
+        """Return the slot that is told now, never behind one that was told before; None before the first."""
+        tip = self.reads.tip_slot()
+        return None if tip is None else self.told.tell_tip(tip)
 
     @property
     def not_served(self) -> Unable:
@@ -160,7 +186,15 @@ class SolanaReads:
             unknown = next((key for key in missing if key not in accounts), None)
             if unknown is not None:
                 raise Unable(INVALID_PARAMS, f"Invalid params: account {unknown} is not known here.")
-        return max([slot, *(account.raw.slot for account in accounts.values())]), accounts
+        if any(account.raw.lamports and account.raw.owner not in self._known.programs for account in accounts.values()):
+            raise self._known.not_served  # it was ours once; of what it is now there are no bytes
+        return self._context_slot(slot, (account.raw.slot for account in accounts.values())), accounts
+
+    def _context_slot(self, slot: int, shown: Iterable[int]) -> int:
+        """Return the slot to tell with states that were read at `slot`: none of what is shown is newer."""
+        slot = max(slot, *shown, 0)
+        self._known.told.tell(slot)
+        return slot
 
     async def _stored(self, pubkeys: Sequence[str]) -> dict[str, StoredAccount]:
         """Return those that the database has and that are the newest as far as anybody knows."""
@@ -171,12 +205,12 @@ class SolanaReads:
         """Return the slot at which is read. Raises Unable, RpcFault."""
         known = self._known
         check_commitment(config.commitment, known.commitment)
-        slot = known.reads.tip_slot()
+        slot = known.tip_slot()
         if slot is None or known.slots_behind():
             raise self._stale()
         if not known.commits():
             raise Unable(INTERNAL_ERROR, "Internal error: the database is behind")
-        r.check_context(config, slot)
+        _check_context(config, slot)
         return slot
 
     def _stale(self) -> Unable:
@@ -199,8 +233,9 @@ class SolanaReads:
                 found, newest = await self._scan(program, config, filters)
         except TimeoutError as error:
             raise unavailable("the list took too long") from error
+        slot = self._context_slot(slot, [newest])
         listed = r.join(found)
-        return r.with_context(max(slot, newest), listed, __version__) if config.with_context else listed
+        return r.with_context(slot, listed, __version__) if config.with_context else listed
 
     async def _scan(self, program: str, config: p.Config, filters: tuple[p.Filter, ...]) -> tuple[list[bytes], int]:
         chosen = Bytes(
@@ -233,10 +268,10 @@ class SolanaReads:
         p.expect(params, least=0, most=1)
         config = p.parse_config(params, 0)
         check_commitment(config.commitment, self._known.commitment)
-        slot = self._known.reads.tip_slot()
+        slot = self._known.tip_slot()
         if slot is None:
             raise self._stale()
-        r.check_context(config, slot)
+        _check_context(config, slot)
         return b"%d" % slot
 
     async def _get_health(self, _params: list[Any]) -> bytes:
@@ -247,6 +282,14 @@ class SolanaReads:
 
     async def _get_version(self, _params: list[Any]) -> bytes:
         return get_version()
+
+
+def _check_context(config: p.Config, slot: int) -> None:
+    """As `check_context`; but the node may have reached the slot. Raises Unable."""
+    try:
+        r.check_context(config, slot)
+    except RpcFault as fault:
+        raise Unable(fault.code, fault.message, fault.data) from None
 
 
 async def _not_ours(_params: list[Any]) -> bytes:

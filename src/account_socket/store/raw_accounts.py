@@ -12,6 +12,8 @@ from account_socket.model import CONTENT_HASH_BYTES, MAX_I64, RawAccount
 
 MAX_SCANNED = 5_000
 """The most accounts that are looked at for one page."""
+_BEYOND_ALL = 10 * 1024 * 1024
+"""The most bytes an account has. SQLite counts bytes in 32 bits: a larger offset would begin again at the first."""
 
 _COLUMNS = (
     "pubkey, id, slot, closed, CAST(account_type AS TEXT), CAST(owner AS TEXT), CAST(lamports AS INTEGER), executable,"
@@ -101,7 +103,7 @@ def select_raw_page(
     for offset, part in chosen.holds:
         if part:
             conditions.append("substr(CAST(raw AS BLOB), ?, ?) = ?")
-            values += [min(offset, MAX_I64 - 1) + 1, len(part), part]
+            values += [min(offset, _BEYOND_ALL) + 1, len(part), part]
         else:
             conditions.append("length(raw) >= ?")
             values.append(min(offset, MAX_I64))
