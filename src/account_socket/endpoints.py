@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
@@ -76,7 +77,8 @@ def _with_port(parts: SplitResult, old: int, new: int) -> SplitResult:
 
 class Endpoint:
     """
-    A node's URL that does not show its secrets: `str` and `repr` are scrubbed, `scrub` cleans foreign text.
+    A node's URL that does not show its secrets: `str` and `repr` are scrubbed, `scrub` and `conceal` clean foreign
+    text.
 
     Raises:
         SettingsError: as `normalize_ws_url`.
@@ -86,13 +88,14 @@ class Endpoint:
         label: the scrubbed URL, for people.
     """
 
-    __slots__ = ("_secrets", "label", "url")
+    __slots__ = ("_address", "_secrets", "label", "url")
 
     def __init__(self, url: str) -> None:
         _split(url)
         self.url = url
         self.label = scrub_url(url)
         self._secrets = sorted(secrets_of(url), key=len, reverse=True)
+        self._address = _address_of(url)
 
     def scrub(self, text: str) -> str:
         """Return `text`, cut to 300 characters, with every secret of this URL replaced by `***`."""
@@ -100,11 +103,31 @@ class Endpoint:
             text = blank(text, secret)
         return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
 
+    def conceal(self, text: str) -> str:
+        """Return `text`, all of it, without this URL's secrets, host and path: for who may not know the node."""
+        text = self._address.sub("***", text)
+        for secret in self._secrets:
+            text = blank(text, secret)
+        return text
+
     def __repr__(self) -> str:
         return f"Endpoint({self.label!r})"
 
     def __str__(self) -> str:
         return self.label
+
+
+def _address_of(url: str) -> re.Pattern[str]:
+    """Return what finds this URL in a text: its host with what stands around it, and its path alone."""
+    parts = urlsplit(url)
+    host = re.escape(f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "")
+    scheme, port = r"(?:https?|wss?)://(?:[^\s/\"\\<>]*@)?", r":\d{1,5}"
+    # A host without a dot may be a word of the text; a short path as well.
+    named = rf"{scheme}{host}(?:{port})?|{host}{port}" + (rf"|{host}" if re.search(r"[.:]", host) else "")
+    found = rf"(?:{named})(?:[/?#][^\s\"\\<>]*)?"
+    if len(parts.path) >= _SHORTEST_PART:
+        found += rf"|{re.escape(parts.path)}(?:\?[^\s\"\\<>]*)?"
+    return re.compile(found, re.IGNORECASE)
 
 
 def blank(text: str, secret: str) -> str:

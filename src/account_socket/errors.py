@@ -52,8 +52,8 @@ class RpcError(SourceError):
     Attributes:
         code: The JSON-RPC code (negative), the HTTP status (positive), or 0 where the node gave none.
         retry_after: Seconds the node asks to wait, or None.
-        said: The error object's own message, scrubbed; "" where there was none.
-        data: Its `data`, scrubbed, or None.
+        said: The message of the JSON-RPC error, None where the answer was none. Neither it nor `data` names the node.
+        data: The error's `data`, or None.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class RpcError(SourceError):
         retryable: bool,
         retry_after: float | None = None,
         hint: str = "",
-        said: str = "",
+        said: str | None = None,
         data: Any = None,
     ) -> None:
         super().__init__(message, hint=hint, retryable=retryable)

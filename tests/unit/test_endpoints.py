@@ -80,6 +80,22 @@ def test_foreign_text_is_scrubbed(secret: str) -> None:
     assert scrubbed.endswith("> here")
 
 
+@pytest.mark.parametrize(
+    ("url", "text", "concealed"),
+    [
+        (URL, f'{{"a":"{URL}","b":1}}', '{"a":"***","b":1}'),
+        ("https://rpc.example.com/v2/S3cretKey99?k=a%2Fbcd", "at rpc.example.com or a/bcd", "at *** or ***"),
+        ("https://rpc.example.com/v2/S3cretKey99?k=a%2Fbcd", "POST /v2/S3cretKey99?k=a%2Fbcd: no", "POST *** no"),
+        ("http://node:8899/rpc", "node is behind, says node:8899/rpc", "node is behind, says ***"),
+        ("http://[::1]:8899", "WS://[::1]:8900/x, [::1]", "*** ***"),
+        ("http://10.0.0.1", "x" * 1000 + " 10.0.0.1", "x" * 1000 + " ***"),
+    ],
+)
+def test_concealed_text_names_no_node(url: str, text: str, concealed: str) -> None:
+    """Neither secrets nor host and path are left, and the text is not cut; a host that is a plain word may stay."""
+    assert Endpoint(url).conceal(text) == concealed
+
+
 def test_scrubbed_text_is_short() -> None:
     """A long text of the node is cut."""
     assert len(Endpoint("ws://node").scrub("x" * 10_000)) < 400

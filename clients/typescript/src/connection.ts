@@ -1,8 +1,9 @@
 /** One WebSocket connection: requests and their answers, updates, heartbeat. */
 
 import { AccountSocketError } from "./errors.js";
-import { parse, stringify } from "./json.js";
+import { stringify } from "./json.js";
 import type { Ack, ErrorAnswer, SnapshotEnd, Update } from "./messages.js";
+import { readMessage, WrongMessage, type Message } from "./reading.js";
 import type { Socket, SocketConstructor } from "./socket.js";
 
 export interface Timing {
@@ -19,7 +20,7 @@ export interface Listener {
   acked(ack: Ack, request: object): void;
 }
 
-/** How a connection ended; 1006: without a word. */
+/** How a connection ended; 1006: without a word; 1002: the server sent what is no message of ours. */
 export interface CloseInfo {
   code: number;
   reason: string;
@@ -30,9 +31,10 @@ export class ConnectionLost extends Error {}
 
 /** A request may have to wait for states from the node; a server that is dead is found by the heartbeat. */
 const ANSWER_TIMEOUT_MS = 60_000;
+const PROTOCOL_ERROR = 1002;
 
 interface Pending {
-  request: object;
+  request: { action: string };
   resolve(ack: Ack): void;
   reject(error: Error): void;
 }
@@ -102,8 +104,8 @@ export class Connection {
     this.socket.close(1000); // the reason may be longer than the 123 bytes that a close frame holds
   }
 
-  private drop(reason: string): void {
-    this.end({ code: 1006, reason });
+  private drop(reason: string, code = 1006): void {
+    this.end({ code, reason });
     this.socket.close();
   }
 
@@ -132,23 +134,25 @@ export class Connection {
     if (this.ended) return;
     this.heardAt = Date.now();
     this.pingedAt = null;
-    let message: unknown;
+    let message: Message | null;
     try {
-      message = typeof data === "string" ? parse(data) : undefined;
-    } catch {
-      message = undefined;
+      message = readMessage(data);
+    } catch (error) {
+      if (error instanceof WrongMessage) return this.drop(error.message, PROTOCOL_ERROR);
+      throw error;
     }
-    if (typeof message !== "object" || message === null) return this.drop("the server sent what is no JSON object");
-    if ("account" in message) return this.listener.update(message as Update);
-    this.takeAnswer(message as Ack | ErrorAnswer | SnapshotEnd);
+    if (message === null) return; // it was not asked for
+    if ("account" in message) return this.listener.update(message);
+    if (message.type === "snapshot_end") return this.listener.snapshotEnd(message);
+    this.takeAnswer(message);
   }
 
-  /** Kinds of messages that this version does not know are passed over: they were not asked for. */
-  private takeAnswer(answer: Ack | ErrorAnswer | SnapshotEnd): void {
-    if (answer.type === "snapshot_end") return this.listener.snapshotEnd(answer);
-    if (answer.type !== "ack" && answer.type !== "error") return;
+  private takeAnswer(answer: Ack | ErrorAnswer): void {
     const pending = this.pending.get(answer.id as number);
     if (!pending) return;
+    if (answer.type === "ack" && answer.action !== pending.request.action) {
+      return this.drop("the server answered what was not asked", PROTOCOL_ERROR);
+    }
     this.pending.delete(answer.id as number);
     if (answer.type === "error") return pending.reject(new AccountSocketError(answer.code, answer.message));
     this.listener.acked(answer, pending.request);

@@ -6,7 +6,7 @@ export type { EventListener, EventOf, EventType, SubscriptionEvent } from "./eve
 export type {
   Account,
   AccountHead,
-  ClosedUpdate,
+  ClosedAccount,
   DiffUpdate,
   Fields,
   FieldsUpdate,

@@ -29,7 +29,14 @@ export interface AccountHead {
 
 /** An account with its decoded fields. */
 export interface Account extends AccountHead {
+  closed?: undefined;
   data_json: Fields;
+}
+
+/** An account that is gone, or belongs to another program. */
+export interface ClosedAccount extends AccountHead {
+  closed: true;
+  data_json: null;
 }
 
 interface Envelope {
@@ -45,34 +52,24 @@ interface Envelope {
 /** The whole state. */
 export interface FullUpdate extends Envelope {
   shape?: undefined;
-  closed?: undefined;
-  account: Account;
+  account: Account | ClosedAccount;
 }
 
-/** The account is gone, or belongs to another program. */
-export interface ClosedUpdate extends Envelope {
-  shape?: undefined;
-  closed: true;
-  account: AccountHead & { data_json: null };
-}
-
-/** The asked-for `fields` alone; `data_json` is null when closed. */
+/** The asked-for `fields` alone. */
 export interface FieldsUpdate extends Envelope {
   shape: "fields";
-  closed?: true;
-  account: AccountHead & { data_json: Fields | null };
+  account: Account | ClosedAccount;
 }
 
 /** What changed against the update `account.prev_id`: `{path: [old, new]}`. */
 export interface DiffUpdate extends Envelope {
   shape: "diff";
-  closed?: undefined;
   account: AccountHead;
   changed: { [path: string]: [Json, Json] };
 }
 
-/** One update; `closed` and `shape` tell which of the four. */
-export type Update = FullUpdate | ClosedUpdate | FieldsUpdate | DiffUpdate;
+/** One update; `shape` tells which of the three. */
+export type Update = FullUpdate | FieldsUpdate | DiffUpdate;
 
 /** The answer to a request that succeeded. */
 export interface Ack {
@@ -103,5 +100,3 @@ export interface SnapshotEnd {
   count: number;
   recovered?: boolean;
 }
-
-export type Answer = Ack | ErrorAnswer | SnapshotEnd | { type: "pong" };

@@ -8,9 +8,6 @@ export class PubkeysProgress {
   private epoch: string | null = null;
   private readonly last = new Map<string, { id: Integer | null; createdAt: string }>();
 
-  /** @param resumable whether history can fill what was missed */
-  constructor(private readonly resumable: boolean) {}
-
   get hasSeen(): boolean {
     return this.last.size > 0;
   }
@@ -27,7 +24,7 @@ export class PubkeysProgress {
   see(update: Update): boolean {
     const { id, created_at: createdAt } = update.account;
     const last = this.last.get(update.pubkey);
-    if (this.resumable && last && id !== null && last.id === id && last.createdAt === createdAt) return false;
+    if (last && id !== null && last.id === id && last.createdAt === createdAt) return false;
     this.last.set(update.pubkey, { id: id ?? last?.id ?? null, createdAt });
     return true;
   }
@@ -38,7 +35,7 @@ export class PubkeysProgress {
     const after: { [pubkey: string]: Integer } = {};
     const lost: string[] = [];
     for (const pubkey of seen) {
-      const id = this.resumable ? this.last.get(pubkey)!.id : null;
+      const id = this.last.get(pubkey)!.id;
       if (id === null) lost.push(pubkey);
       else after[pubkey] = id;
     }

@@ -112,7 +112,7 @@ function mapWhere(where: NonNullable<ByFilter["where"]>): { [path: string]: Json
   return Object.fromEntries(entries);
 }
 
-/** Whether history can fill what a cut connection missed: not of parts of states, nor where some are left out. */
+/** Whether a selection by filter goes on behind a cut: history has no parts of states, and leaves none out. */
 export function isResumable(selection: Selection): boolean {
   return selection.fields === undefined && selection.mode !== "diff" && selection.maxRateMs === undefined;
 }

@@ -52,10 +52,9 @@ export class Subscription implements AsyncIterable<Update> {
   ) {
     const tell = (event: SubscriptionEvent): void => this.tell(event);
     const requests = toRequests(selection);
-    const resumable = isResumable(selection);
     this.thread = selection.pubkeys
-      ? new PubkeysThread(requests, resumable, tell)
-      : new FilterThread(requests[0]!, resumable, tell);
+      ? new PubkeysThread(requests, tell)
+      : new FilterThread(requests[0]!, isResumable(selection), tell);
     this.closed = new Promise((resolve) => (this.settle = resolve));
     this.run().catch((error: unknown) => this.end(new AccountSocketError("no_socket", String(error))));
   }

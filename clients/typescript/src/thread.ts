@@ -30,25 +30,17 @@ function subscribed(ack: Ack): SubscriptionEvent {
 
 /** Named accounts, `requests` holding some each. */
 export class PubkeysThread implements Thread {
-  private readonly progress: PubkeysProgress;
+  private readonly progress = new PubkeysProgress();
   /** What of the request under way begins anew although it resumes others. */
   private lost: string[] = [];
-  private settled = false;
+  readonly canPause = true;
 
   constructor(
     private readonly requests: readonly Request[],
-    private readonly resumable: boolean,
     private readonly tell: Tell,
-  ) {
-    this.progress = new PubkeysProgress(resumable);
-  }
-
-  get canPause(): boolean {
-    return this.resumable || this.settled;
-  }
+  ) {}
 
   async begin(ask: Ask): Promise<void> {
-    this.settled = false;
     const hello = ask(HELLO);
     // Only who has seen something must know the epoch before asking; a rejection is awaited below.
     if (this.progress.hasSeen) await hello;
@@ -58,7 +50,6 @@ export class PubkeysThread implements Thread {
       this.lost = lost;
       await Promise.all([hello, ask(request)]);
     }
-    this.settled = true;
   }
 
   update(update: Update): void {

@@ -21,19 +21,27 @@ async function listen(server) {
 
 const UPGRADE = "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
 
-/** A server that says `frames` after the handshake. */
-function says(...frames) {
-  const server = createHttpServer();
-  server.on("upgrade", (request, stream) => {
+/** A server that does `act` with the stream of each connection after the handshake. */
+function serves(act) {
+  const http = createHttpServer();
+  http.on("upgrade", (request, stream) => {
     const salted = request.headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     const accept = createHash("sha1").update(salted).digest("base64");
     stream.on("error", () => {});
     stream.write(`${UPGRADE}Sec-WebSocket-Accept: ${accept}\r\n\r\n`);
-    for (const frame of frames) stream.write(frame);
+    act(stream);
   });
-  return listen(server);
+  return listen(http);
 }
-const frame = (opcode, payload) => Buffer.from([0x80 | opcode, payload.length, ...payload]);
+/** A server that says `frames` after the handshake. */
+const says = (...frames) => serves((stream) => frames.forEach((each) => stream.write(each)));
+/** A server that says `messages` once a request came. */
+const answers = (...messages) =>
+  serves((stream) => stream.once("data", () => messages.forEach((each) => stream.write(frame(1, Buffer.from(each))))));
+function frame(opcode, payload) {
+  const { length } = payload;
+  return Buffer.from([0x80 | opcode, ...(length < 126 ? [length] : [126, length >> 8, length & 255]), ...payload]);
+}
 const closeFrame = (code, reason) => frame(8, Buffer.from([code >> 8, code & 255, ...Buffer.from(reason)]));
 
 const PUBKEYS = ["11111111111111111111111111111111"];
@@ -84,25 +92,129 @@ test("every way not to answer is told, and tried again", { timeout: 5000 }, asyn
   }
 });
 
-/** A server that serves every subscription, and ends its connection at once. */
-function servesAndEnds() {
-  const server = createHttpServer();
-  server.on("upgrade", (request, stream) => {
-    const salted = request.headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-    const accept = createHash("sha1").update(salted).digest("base64");
-    stream.on("error", () => {});
-    stream.write(`${UPGRADE}Sec-WebSocket-Accept: ${accept}\r\n\r\n`);
-    const acks = [
-      { type: "ack", id: 1, action: "unsubscribe", epoch: "e" },
-      { type: "ack", id: 2, action: "subscribe", epoch: "e", found: [], foreign: [] },
-    ];
-    stream.once("data", () => {
-      for (const ack of acks) stream.write(frame(1, Buffer.from(JSON.stringify(ack))));
-      stream.end(closeFrame(1011, "broken"));
-    });
-  });
-  return listen(server);
+const [KEY] = PUBKEYS;
+const HELLO = { type: "ack", id: 1, action: "unsubscribe", epoch: "e" };
+const ACK = { type: "ack", id: 2, action: "subscribe", epoch: "e", found: [KEY], foreign: [] };
+const ACCOUNT = {
+  id: 1,
+  pubkey: KEY,
+  slot: 1,
+  account_type: "Pool",
+  owner: KEY,
+  lamports: 1,
+  created_at: "2026-11-23T12:00:00.123456Z",
+  data_json: {},
+  prev_id: null,
+};
+/** A state, and the same with something else in its place. */
+const state = (account = {}, beside = {}) => {
+  return { pubkey: KEY, source: "cache", account: { ...ACCOUNT, ...account }, ...beside };
+};
+const WRONG = [
+  [[], /no JSON object/],
+  [5, /no JSON object/],
+  [{ account: null }, /pubkey of an update/],
+  [{ account: 5 }, /pubkey of an update/],
+  [state({}, { account: null }), /account of an update/],
+  [state({}, { account: 5 }), /account of an update/],
+  [state({}, { account: [] }), /account of an update/],
+  [state({}, { pubkey: "another" }), /two pubkeys/],
+  [state({}, { source: null }), /source of an update/],
+  [state({}, { stale: "yes" }), /stale of an update/],
+  [state({ id: "5" }), /id of account/],
+  [state({ id: 1.5 }), /id of account/],
+  [state({ id: undefined }), /id of account/],
+  [state({ slot: "5" }), /slot of account/],
+  [state({ created_at: 5 }), /created_at of account/],
+  [state({ data_json: null }), /shape of an update/],
+  [state({ data_json: [] }), /shape of an update/],
+  [state({ closed: true }), /shape of an update/],
+  [state({}, { shape: "fields", account: { ...ACCOUNT, data_json: 5 } }), /shape of an update/],
+  [state({}, { shape: "diff" }), /shape of an update/],
+  [state({}, { shape: "diff", changed: { path: 5 } }), /shape of an update/],
+  [state({}, { shape: "delta" }), /shape of an update/],
+  [{ type: "ack", id: 1 }, /action of type ack/],
+  [{ ...HELLO, epoch: undefined }, /epoch of type ack/],
+  [{ ...ACK, found: 5 }, /found of type ack/],
+  [{ ...ACK, unrecovered: [5] }, /unrecovered of type ack/],
+  [{ ...ACK, recovered: "no" }, /recovered of type ack/],
+  [{ type: "error", id: 2 }, /code of type error/],
+  [{ type: "error", id: 2, code: null, message: null }, /code of type error/],
+  [{ type: "error", id: 2, code: "internal" }, /message of type error/],
+  [{ type: "snapshot_end" }, /count of type snapshot_end/],
+  [{ type: "snapshot_end", sub: 1, count: 1, recovered: 1 }, /recovered of type snapshot_end/],
+];
+
+/** What is told of the first connection to a server, without the update. */
+async function toldOf(url) {
+  const client = connect(url, FAST);
+  const told = [];
+  for await (const event of client.subscribe({ pubkeys: PUBKEYS }).events()) {
+    if (event.type !== "update") told.push(event);
+    if (event.type === "disconnected") break;
+  }
+  return told;
 }
+
+test("a wrong message ends its connection, is told, and nothing else is", { timeout: 20_000 }, async () => {
+  for (const [message, reason] of WRONG) {
+    const text = JSON.stringify(message);
+    const [early, ...none] = await toldOf(await answers(text));
+    assert.deepEqual([early.code, none], [1002, []], text);
+    assert.match(early.reason, reason, text);
+    const url = await answers(...[HELLO, state(), ACK, message].map((each) => JSON.stringify(each)));
+    const told = await toldOf(url);
+    assert.deepEqual(told.map(({ type }) => type), ["subscribed", "disconnected"], text);
+    assert.match(told[1].reason, reason, text);
+  }
+});
+
+test("behind a wrong message the next connection is made", { timeout: 5000 }, async () => {
+  const url = await answers(...[HELLO, state(), ACK, { account: null }].map((each) => JSON.stringify(each)));
+  const events = connect(url, FAST).subscribe({ pubkeys: PUBKEYS }).events();
+  for (let times = 0; times < 3; times += 1) assert.equal((await next(events, "disconnected")).code, 1002);
+  await events.return();
+});
+
+test("an answer to another action than was asked is none", { timeout: 5000 }, async () => {
+  const [told, ...none] = await toldOf(await answers(JSON.stringify({ ...ACK, id: 1 })));
+  assert.deepEqual([told.type, told.code, none], ["disconnected", 1002, []]);
+  assert.match(told.reason, /not asked/);
+});
+
+test("what is nested without end is no message", { timeout: 5000 }, async () => {
+  for (const start of ["[", '{"a":', '{"account":']) {
+    const [told] = await toldOf(await answers(start.repeat(60_000 / start.length)));
+    assert.equal(told.code, 1002);
+  }
+});
+
+test("every right message is told as it came", { timeout: 5000 }, async () => {
+  const right = [
+    state(),
+    state({ id: 2, closed: true, data_json: null, signature: "s" }, { event: "left", stale: true }),
+    state({ id: 3, prev_id: 2 }, { shape: "fields" }),
+    state({ id: 4, closed: true, data_json: null }, { shape: "fields" }),
+    state({ id: 5, data_json: undefined }, { shape: "diff", changed: { a: ["1", null] } }),
+    state({ id: null }),
+  ];
+  const later = { type: "of a later version", account_type: "x" };
+  const url = await answers(...[HELLO, later, ...right, ACK].map((each) => JSON.stringify(each)));
+  const told = [];
+  for await (const update of connect(url, FAST).subscribe({ pubkeys: PUBKEYS })) {
+    if (told.push(update) === right.length) break;
+  }
+  assert.deepEqual(told, JSON.parse(JSON.stringify(right)));
+});
+
+/** A server that serves every subscription, and ends its connection at once. */
+const servesAndEnds = () =>
+  serves((stream) =>
+    stream.once("data", () => {
+      for (const ack of [HELLO, ACK]) stream.write(frame(1, Buffer.from(JSON.stringify(ack))));
+      stream.end(closeFrame(1011, "broken"));
+    }),
+  );
 
 test("waits grow while connections end at once, although each was answered", { timeout: 5000 }, async () => {
   const client = connect(await servesAndEnds(), { ...FAST, firstRetryMs: 8, maxRetryMs: 60_000 });

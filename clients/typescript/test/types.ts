@@ -25,8 +25,8 @@ export function describe(update: Update): string {
   if (update.shape === "diff") return Object.keys(update.changed).join();
   // @ts-expect-error: only a diff has it
   update.changed;
-  if (update.shape === "fields") return update.closed ? "closed" : JSON.stringify(update.account.data_json);
-  if (update.closed) return `${update.account.data_json satisfies null} ${update.account.owner}`;
+  if (update.account.closed) return `${update.account.data_json satisfies null} ${update.account.owner}`;
+  if (update.shape === "fields") return JSON.stringify(update.account.data_json);
   return String(update.account.data_json["sqrt_price"]);
 }
 

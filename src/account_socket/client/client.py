@@ -56,9 +56,10 @@ class Client:
         """
         Subscribe to accounts, by their keys or by what they hold: `async for update in client.subscribe(…)`.
 
-        First comes the newest state of each, then every later update; after a break, by keys, what was missed, and by
-        what they hold the states again. Each subscription has a connection of its own, so that one that is read slowly
-        does not hold up another: name many accounts in one rather than making many.
+        First comes the newest state of each, then every later update; after a break what was missed, but by what they
+        hold and with `fields`, `mode` or `max_rate_ms` the states again. Each subscription has a connection of its
+        own, so that one that is read slowly does not hold up another: name many accounts in one rather than making
+        many.
 
         Args:
             pubkeys: the accounts, base58.
@@ -68,7 +69,7 @@ class Client:
             mode: `diff`: first the state, then what changed.
             max_rate_ms: at most one update of an account in so many milliseconds, the newest.
             delivery: `every`: where the server would pass over updates as this client is slow, it ends the connection;
-                by keys they come from history then.
+                they come from history then.
             snapshot: by a filter: the states that match now come first.
             status: `Subscription.events` tells of the server's upstream too.
             position: go on where an earlier subscription stood.

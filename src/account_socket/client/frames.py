@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -147,7 +147,7 @@ Event: TypeAlias = Update | Subscribed | SnapshotEnd | Status | Gap | Disconnect
 class Ack(_Answer, frozen=True, kw_only=True):
     """The answer to the request with this `id`."""
 
-    id: int | str | None
+    id: int
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,6 +181,16 @@ _OTHERS: dict[str, type[Ack | Refusal | SnapshotEnd | Status | Gap]] = {
 
 Frame: TypeAlias = Update | Ack | Refusal | SnapshotEnd | Status | Gap | None
 
+_Read = TypeVar("_Read")
+
+
+def decode(data: bytes, type: type[_Read]) -> _Read:
+    """Return what JSON says. Raises ValueError: it is none, of another type, or nested without end."""
+    try:
+        return msgspec.json.decode(data, type=type)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
 
 def read_frame(data: bytes) -> Frame:
     """
@@ -191,7 +201,10 @@ def read_frame(data: bytes) -> Frame:
     Raises:
         ValueError: no server of ours sent it.
     """
-    envelope = _read_envelope(data)
+    try:
+        envelope = _read_envelope(data)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
     if envelope.account is not None:
         return Update(
             pubkey=envelope.account.pubkey,
@@ -206,4 +219,4 @@ def read_frame(data: bytes) -> Frame:
     if envelope.type is None:
         raise ValueError("neither an account nor a type")
     kind = _OTHERS.get(envelope.type)
-    return None if kind is None else msgspec.json.decode(data, type=kind)
+    return None if kind is None else decode(data, kind)

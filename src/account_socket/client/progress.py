@@ -41,7 +41,7 @@ class Progress:
         self._after_id = position.after_id if position else None
         self._told = position is not None
         self._again = self._resuming = False
-        self._waiting: set[int | str | None] = set()
+        self._waiting: set[int] = set()
         self._last: dict[str, tuple[int, str]] = {}
         """By pubkeys: id and time of the last update of each; a state that is told again is known by them."""
         self._arrived: dict[str, int] = {}
@@ -118,9 +118,11 @@ class Progress:
         return True
 
     def answer(self, ack: Ack) -> Subscribed:
-        """Note an answer."""
+        """Note an answer. Raises ValueError: to a request that is not waiting for one."""
+        if ack.id not in self._waiting:
+            raise ValueError("an answer to no request")
         self._told = True
-        self._waiting.discard(ack.id)
+        self._waiting.remove(ack.id)
         if ack.epoch != self._epoch:
             # Ids of another epoch say nothing. By pubkeys the states came ahead of this answer, by a filter nothing.
             self._epoch, self._after = ack.epoch, dict(self._arrived)
@@ -128,7 +130,7 @@ class Progress:
             if self._selection.by_filter:
                 self._arrived.clear()
         by_filter = self._selection.by_filter
-        asked = () if by_filter else self._selection.asked(int(ack.id or 0))
+        asked = () if by_filter else self._selection.asked(ack.id)
         for pubkey in {*asked} - {*ack.found}:
             self._after.setdefault(pubkey, 0)  # nothing is known of it: whatever comes is news
         return Subscribed(

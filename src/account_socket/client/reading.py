@@ -15,7 +15,7 @@ import msgspec
 from account_socket.client.address import Address
 from account_socket.client.connection import PLAIN_REASONS, TRANSIENT_STATUSES, Patience, words
 from account_socket.client.errors import NoAnswerError, NotAServerError, RefusedError, ServerError
-from account_socket.client.frames import Account, Update, read_frame
+from account_socket.client.frames import Account, Update, decode, read_frame
 
 MAX_ANSWER_BYTES = 64 * 2**20
 
@@ -71,8 +71,8 @@ class Reader:
 
     def _decoded(self, body: bytes, type: type[_Answer]) -> _Answer:
         try:
-            return msgspec.json.decode(body, type=type)
-        except msgspec.DecodeError as error:
+            return decode(body, type)
+        except ValueError as error:
             raise NotAServerError(self._address.label) from error
 
     async def _get(self, target: str) -> bytes:
@@ -86,8 +86,8 @@ class Reader:
         if status == http.HTTPStatus.OK:
             return body
         try:
-            refused = msgspec.json.decode(body, type=_Refusal).error
-        except msgspec.DecodeError:
+            refused = decode(body, _Refusal).error
+        except ValueError:
             if status in TRANSIENT_STATUSES:
                 raise ServerError(f"{self._address}: HTTP {status}", retryable=True) from None
             raise NotAServerError(self._address.label) from None
@@ -114,7 +114,7 @@ class Reader:
                 connection.sock.settimeout(self._patience.answer)
                 connection.request("GET", target, headers=self._headers)
                 response = connection.getresponse()
-                return response.status, response.read(MAX_ANSWER_BYTES)
+                return response.status, _body(response)
             finally:
                 connection.close()
 
@@ -133,4 +133,20 @@ class Reader:
         if isinstance(error, ssl.SSLError) and error.reason in PLAIN_REASONS:
             hint = f"without TLS: {self._address.without_tls}"
             return ServerError(f"{self._address}: does not speak TLS", hint=hint)
-        return ServerError(f"{self._address}: {self._address.scrub(words(error))}", retryable=True)
+        cut = isinstance(error, http.client.IncompleteRead)
+        told = "the answer was cut off" if cut else self._address.scrub(words(error))
+        return ServerError(f"{self._address}: {told}", retryable=True)
+
+
+def _body(response: http.client.HTTPResponse) -> bytes:
+    """
+    Return an answer's body, which a connection that ends early leaves cut off.
+
+    Raises:
+        HTTPException: it is cut off, or the head was, so that nothing says how long it is.
+    """
+    body = response.read(MAX_ANSWER_BYTES)
+    unsaid = response.length is None and not response.chunked
+    if len(body) < MAX_ANSWER_BYTES and (response.length or (unsaid and not body)):
+        raise http.client.IncompleteRead(body, response.length)
+    return body

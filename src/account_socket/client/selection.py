@@ -52,8 +52,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def resumable(self) -> bool:
-        """Whether each update comes whole, so that what was missed can be told from history."""
-        return self.fields is None and self.mode != "diff" and self.max_rate_ms is None
+        """Whether what was missed can be told from history: by a filter only of whole states."""
+        return not self.by_filter or (self.fields is None and self.mode != "diff" and self.max_rate_ms is None)
 
     def requests(self) -> list[dict[str, Any]]:
         """Return the requests that subscribe, each with an `id`: its place in the list."""

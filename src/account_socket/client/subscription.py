@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Self
 
 from account_socket.backoff import Backoff
@@ -61,6 +62,8 @@ class Subscription:
         self._backoff = Backoff(patience.retry, patience.retry_most)
         self._connected_at = self._retry_at = 0.0
         self._ending = asyncio.Event()
+        self._connecting = asyncio.Lock()
+        self._opening: asyncio.Timeout | None = None
         self._reading = False
 
     @property
@@ -93,8 +96,11 @@ class Subscription:
 
     async def close(self) -> None:
         """Unsubscribe; whoever reads gets the end. It may be called again."""
+        if self._opening is not None and not self._ending.is_set():
+            self._opening.reschedule(0.0)
         self._ending.set()
-        await self._disconnect()
+        async with self._connecting:  # a connection that is just being made is gone behind it
+            await self._disconnect()
 
     def __del__(self) -> None:
         # Nobody can read it any more; the loop, which may be gone as well, would keep its socket.
@@ -117,11 +123,8 @@ class Subscription:
             raise StopAsyncIteration
         try:
             connection = self._connection or await self._connect()
-            if self._ending.is_set():  # closed while the connection was being made
-                await self._disconnect()
-                raise StopAsyncIteration
             data = await connection.receive(answer_due=self._progress.waiting)
-            return self._take(self._read(data))
+            return self._take(data)
         except ServerError as error:
             if self._ending.is_set():
                 raise StopAsyncIteration from None
@@ -130,30 +133,39 @@ class Subscription:
 
     async def _connect(self) -> Connection:
         if (wait := self._retry_at - time.monotonic()) > 0:
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), wait)
-            except TimeoutError:
-                pass
-            else:
-                raise StopAsyncIteration
-        connection = await open_connection(self._address, self._patience, status=self._status)
-        try:
-            connection.send(self._progress.begin())
-        except BaseException:
-            connection.abort()
-            raise
-        self._connection, self._connected_at = connection, time.monotonic()
-        return connection
+        async with self._connecting:
+            connection = await self._open()
+            try:
+                connection.send(self._progress.begin())
+            except BaseException:
+                connection.abort()
+                raise
+            self._connection, self._connected_at = connection, time.monotonic()
+            return connection
 
-    def _read(self, data: bytes) -> Frame:
+    async def _open(self) -> Connection:
+        if self._ending.is_set():
+            raise StopAsyncIteration
+        try:
+            async with asyncio.timeout(None) as self._opening:  # `close` lets it run out
+                return await open_connection(self._address, self._patience, status=self._status)
+        except TimeoutError:
+            raise StopAsyncIteration from None
+        finally:
+            self._opening = None
+
+    def _take(self, data: bytes) -> Event | None:
         try:
             frame = read_frame(data)
+            self._answered = True
+            return self._note(frame)
         except ValueError as error:
             raise NotAServerError(self._address.label) from error
-        self._answered = True
-        return frame
 
-    def _take(self, frame: Frame) -> Event | None:
+    def _note(self, frame: Frame) -> Event | None:
+        """Return what a frame tells. Raises ServerError: a refusal; ValueError: no server of ours sent it."""
         match frame:
             case Update():
                 return frame if self._progress.see(frame) else None

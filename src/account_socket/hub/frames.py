@@ -26,6 +26,7 @@ class Message(msgspec.Struct, frozen=True, gc=False, eq=False):
         fence: whether no state sent before it may fall behind it. So it is with every answer.
         compressed: the frame for clients that take compressed ones, once somebody needed it (hub/compression.py).
         whole: of a difference the state itself, to be sent instead to a client that did not get the one before.
+        left: whether it tells that an account left: then it replaces what waits of that account in every form.
     """
 
     frame: bytes
@@ -34,6 +35,7 @@ class Message(msgspec.Struct, frozen=True, gc=False, eq=False):
     fence: bool = False
     compressed: bytes = b""
     whole: Message | None = None
+    left: bool = False
 
 
 def text_frame(payload: bytes, *, compressed: bool = False) -> bytes:
@@ -76,7 +78,7 @@ def state_message(
     if stale:
         beside += ',"stale":true'
     payload = b'{"pubkey":"%b",%b,"account":%b}' % (pubkey.encode(), beside.encode(), account_json)
-    return Message(text_frame(payload), pubkey, answers)
+    return Message(text_frame(payload), pubkey, answers, left=event == "left")
 
 
 def past_payload(pubkey: str, account_json: bytes, event: str = "") -> bytes:

@@ -148,9 +148,12 @@ class Hub:
         waiting = {request.outbox for request, sends in self._waiting.get(pubkey, ()) if sends}
         covered = {each.client for several in (named, waiting, concern.told, concern.later) for each in several}
         leaving = [each for each in concern.left if pubkey not in each.pubkeys]
-        for shaper in leaving:
-            shaper.forget(pubkey)
+        leaving = [each for each in leaving if each.leave(pubkey)]
         left = dict.fromkeys(each.client for each in leaving if not _has(each.client, pubkey, covered))
+        if staying := {each.client for each in leaving}.difference(left):
+            for shaper in concern.told:
+                if shaper.client in staying:
+                    shaper.stay(pubkey)
         held = [(paging, leaves) for paging, leaves in concern.held if pubkey not in paging.target.pubkeys]
         leave = [paging for paging, leaves in held if leaves and not _has(paging.target.client, pubkey, covered)]
         if left or leave:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from account_socket.hub.filters import Filter
+from account_socket.hub.frames import Message, id_of
 from account_socket.hub.hub import Done, Hub
 from account_socket.hub.outbox import Outbox
 from account_socket.hub.selections import Paging, Selection
@@ -20,6 +22,8 @@ class _Subscription:
     every: bool
     paging: Paging | None = None
     pubkeys: Sequence[str] = ()
+    from_id: int = 0
+    """What was published up to this id came without it."""
 
 
 @dataclass(eq=False, slots=True)
@@ -60,6 +64,7 @@ class Numbered:
         taken = self._take(sub, shape, every=every)
         paging = self._hub.selections.join(filter, taken.shaper, from_id=from_id, pages=pages, resumes=resumes)
         self._subscriptions[sub].paging = paging
+        self._subscriptions[sub].from_id = from_id
         self._pagings.setdefault(paging.selection, []).append(paging)
         return paging
 
@@ -118,12 +123,21 @@ class Numbered:
         self._hub.unsubscribe(taken.shaper, gone)
         for pubkey in gone:
             del taken.named[pubkey]
-            taken.shaper.forget(pubkey)
         self._outbox.every -= subscription.every
         taken.subscriptions -= 1
-        if not taken.subscriptions:
+        if taken.subscriptions:
+            taken.shaper.end(None if subscription.paging else gone, partial(self._brings, taken.shaper))
+        else:
             self._release(taken)
             del self._taken[subscription.shape]
+
+    def _brings(self, shaper: Shaper, pubkey: str, state: Message) -> bool:
+        id_ = id_of(state.frame)
+        return pubkey in shaper.pubkeys or any(
+            (id_ is None or id_ > each.from_id) and self._hub.selections.selects(each.paging.selection, pubkey)
+            for each in self._subscriptions.values()
+            if each.paging is not None and each.paging.target is shaper and not each.paging.resumes
+        )
 
     def end(self) -> None:
         """End all subscriptions: the client is gone."""

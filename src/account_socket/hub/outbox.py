@@ -76,6 +76,7 @@ class Outbox:
         "_backlog",
         "_batch",
         "_fences",
+        "_forms",
         "_left_over",
         "_max_bytes",
         "_next_answer",
@@ -103,6 +104,7 @@ class Outbox:
         self._left_over = False
         self._backlog: dict[str | int, Message] = {}
         self._fences = 0
+        self._forms: set[str] = set()
         self._next_answer = 0
 
     @property
@@ -179,6 +181,10 @@ class Outbox:
                 self._next_answer += 1
                 self._fences += 1
                 continue
+            if message.left:
+                self._drop_forms(key)
+            elif "/" in key:
+                self._forms.add(key[key.index("/") :])
             if key in backlog:
                 self.conflated += 1
                 self.lost |= bool(self.every) and " " not in key  # topics of notices have two words
@@ -191,6 +197,13 @@ class Outbox:
             backlog[key] = message
         self.pending.clear()
 
+    def _drop_forms(self, pubkey: str) -> None:
+        # Behind a fence the account's next state would take the place of what waits here, before what tells it left.
+        if self.every:  # nothing is lost yet
+            return
+        for form in self._forms:
+            self.conflated += self._backlog.pop(pubkey + form, None) is not None
+
     def _drain(self) -> list[bytes]:
         frames: list[bytes] = []
         size = 0
@@ -200,5 +213,7 @@ class Outbox:
             frames += self._batch.frames([message])
             size += len(frames[-1])
             self._fences -= message.fence or message.key is None
+        if not backlog:
+            self._forms.clear()
         self.sent += len(frames)
         return frames

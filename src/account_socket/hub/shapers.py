@@ -7,7 +7,7 @@ which is made once for all who take it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from heapq import heappop, heappush
 from itertools import count, takewhile
 from typing import Protocol
@@ -23,6 +23,9 @@ KEPT_BYTES = 256 * 1024
 """The most that is kept for a subscription that another one keeps silent, beyond the newest state of each account."""
 
 Later = Callable[[float, Callable[[], None]], object]
+
+Brings = Callable[[str, Message], bool]
+"""Whether a subscription that goes on brought a state of an account as well."""
 
 
 class Sends(Protocol):
@@ -75,10 +78,26 @@ class Shaper:
         """Return an update from history in this form; nothing replaces it."""
         return Message(message.frame)
 
-    def forget(self, pubkey: str) -> None:
-        """Take that nothing more is to come of an account unless it is put here anew."""
+    def leave(self, pubkey: str) -> bool:
+        """Let go of an account that left; return whether the client was told of it since it came."""
         if (kept := self.client.resuming.get(pubkey)) is not None:
             kept.clear()
+        return True
+
+    def stay(self, pubkey: str) -> None:
+        """Take that the client was told in another form of an account, which left that one and is still told here."""
+
+    def end(self, gone: Collection[str] | None, brings: Brings) -> None:
+        """
+        Let go of what a subscription that ended brought alone.
+
+        Args:
+            gone: the accounts that do not come here by name any more; None: it was by filter.
+        """
+        for pubkey in gone or ():
+            kept = self.client.resuming.get(pubkey)
+            if kept and not brings(pubkey, kept[-1]):
+                kept.clear()
 
     def clear(self) -> None:
         """Let go of everything."""
@@ -102,8 +121,12 @@ class FieldsShaper(Shaper):
         """As `Shaper`."""
         return Message(self._hub.shapes.fields(message, self._form).frame)
 
-    def forget(self, pubkey: str) -> None:
-        """As `Shaper`; nothing is kept of it."""
+    def leave(self, pubkey: str) -> bool:  # noqa: ARG002  (nothing is kept of it)
+        """As `Shaper`."""
+        return True
+
+    def end(self, gone: Collection[str] | None, brings: Brings) -> None:
+        """As `Shaper`."""
 
     def clear(self) -> None:
         """As `Shaper`."""
@@ -128,13 +151,22 @@ class DiffShaper(Shaper):
 
     def _next(self, message: Message) -> Message:
         shapes, form, pubkey = self._hub.shapes, self._form, message.key or ""
-        old = self._told.get(pubkey)
-        self._told[pubkey] = message
+        old = self._told.pop(pubkey, None)
+        if not shapes.is_closed(message):
+            self._told[pubkey] = message
         return shapes.whole(message, form) if old is None else shapes.diff(old, message, form)
 
-    def forget(self, pubkey: str) -> None:
+    def leave(self, pubkey: str) -> bool:
         """As `Shaper`; its next state is told whole."""
         self._told.pop(pubkey, None)
+        return True
+
+    def end(self, gone: Collection[str] | None, brings: Brings) -> None:  # noqa: ARG002  (see below)
+        """As `Shaper`; of what the others bring the next state is told whole too, rather than looked up one by one."""
+        if gone is None:
+            self._told = {pubkey: self._told[pubkey] for pubkey in self.pubkeys if pubkey in self._told}
+        for pubkey in gone or ():
+            self._told.pop(pubkey, None)
 
     def clear(self) -> None:
         """As `Shaper`."""
@@ -144,7 +176,7 @@ class DiffShaper(Shaper):
 class RatedShaper(Shaper):
     """Tells an account's newest state at most once in so long."""
 
-    __slots__ = ("_had", "_held", "_rates", "_seconds")
+    __slots__ = ("_had", "_held", "_gone", "_rates", "_seconds")
 
     def __init__(self, hub: Sends, client: Outbox, shape: Shape, rates: Rates) -> None:
         super().__init__(hub, client, shape)
@@ -152,6 +184,7 @@ class RatedShaper(Shaper):
         self._seconds = shape.max_rate_ms / 1000
         self._held: dict[str, Message | None] = {}
         self._had: dict[str, int] = {}
+        self._gone: set[str] = set()  # of those held: what left or closed, and was not told since
 
     def resume(self, after: Mapping[str, int]) -> None:
         """Take that the client has these accounts' states up to an id: their first one is told only above it."""
@@ -163,13 +196,19 @@ class RatedShaper(Shaper):
         if self._had and (had := self._had.pop(pubkey, None)) is not None and (id_of(message.frame) or had + 1) <= had:
             return
         if pubkey in self._held and not message.answers:
-            self._held[pubkey] = message
+            unseen = pubkey in self._gone and self._hub.shapes.is_closed(message)
+            self._held[pubkey] = None if unseen else message
             return
-        self._held.setdefault(pubkey, None)
+        held = self._held.get(pubkey)
+        self._held[pubkey] = held if held is not None and _is_newer(held, message) else None
         self._send(pubkey, message)
 
     def _send(self, pubkey: str, message: Message) -> None:
         self._hub.put(self.client, self._hub.shapes.whole(message, self._form))
+        if self._hub.shapes.is_closed(message):
+            self._gone.add(pubkey)
+        else:
+            self._gone.discard(pubkey)
         self._rates.start(self, pubkey, self._seconds)
 
     def release(self, pubkey: str) -> None:
@@ -178,18 +217,43 @@ class RatedShaper(Shaper):
         if message is not None:
             self._held[pubkey] = None
             self._send(pubkey, message)
+        else:
+            self._gone.discard(pubkey)
 
-    def forget(self, pubkey: str) -> None:
+    def leave(self, pubkey: str) -> bool:
         """As `Shaper`; what is held of it is old."""
-        self._had.pop(pubkey, None)
-        if pubkey in self._held:
-            self._held[pubkey] = None
+        if pubkey not in self._held:  # nothing of it was held back
+            return True
+        self._held[pubkey] = None
+        was_told = pubkey not in self._gone
+        self._gone.add(pubkey)
+        return was_told
+
+    def stay(self, pubkey: str) -> None:
+        """As `Shaper`."""
+        self._gone.discard(pubkey)
+
+    def end(self, gone: Collection[str] | None, brings: Brings) -> None:
+        """As `Shaper`."""
+        for pubkey in gone or ():
+            self._had.pop(pubkey, None)
+        for pubkey in self._held if gone is None else gone:
+            held = self._held.get(pubkey)
+            if held is not None and not brings(pubkey, held):
+                self._held[pubkey] = None
 
     def clear(self) -> None:
         """As `Shaper`."""
         self._held.clear()
         self._had.clear()
+        self._gone.clear()
         self._rates.stop(self)
+
+
+def _is_newer(held: Message, answer: Message) -> bool:
+    """Whether a live update is newer than a state that answers a subscription."""
+    live, told = id_of(held.frame), id_of(answer.frame)
+    return live is not None and told is not None and live > told
 
 
 class Rates:

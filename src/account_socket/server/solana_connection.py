@@ -127,7 +127,7 @@ class SolanaConnection(Connection):
         if held >= self._clients.limits.max_subscriptions and not self._feed.registry.holds(self.outbox, asked):
             raise refused_at_limit()
 
-    def _looked_up(self, exchange: _Exchange, at: int, asked: Params, is_ours: bool) -> None:  # noqa: FBT001  (the last of a callback)
+    def _looked_up(self, exchange: _Exchange, at: int, asked: Params, is_ours: bool) -> None:
         if self._closing:
             return  # what is looked up was let go
         if is_ours:

@@ -1,4 +1,4 @@
-"""Passing on to a node what we cannot answer: within a budget, and with nothing of the node's address in an answer."""
+"""Passing on to a node what we cannot answer: within a budget, and with the node's address in no error."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ FORWARD_SECONDS = 15.0
 """Until the node's answer is whole, waiting for a turn included."""
 MAX_WAITING = 256
 """How many requests may be on their way at a time."""
+
+_TURNED_AWAY = frozenset({401, 403, 429})
+"""Codes of a node that does not serve us (now), whatever we ask: another may."""
 
 _METHOD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}\Z")
 
@@ -68,13 +71,13 @@ class Proxy:
                 return _encode(result)
             except RpcError as error:
                 fault = _fault(error)
-                if error.code < 0:
+                if error.said is not None and error.code not in _TURNED_AWAY:
                     break
         raise fault
 
 
 def _fault(error: RpcError) -> RpcFault:
-    if error.code < 0:
+    if error.said is not None:
         return RpcFault(error.code, error.said, error.data)
     # The error's own text names the node.
     reason = f"HTTP {error.code}" if error.code else "no usable answer"

@@ -186,7 +186,9 @@ class SolanaReads:
             unknown = next((key for key in missing if key not in accounts), None)
             if unknown is not None:
                 raise Unable(INVALID_PARAMS, f"Invalid params: account {unknown} is not known here.")
-        if any(account.raw.lamports and account.raw.owner not in self._known.programs for account in accounts.values()):
+        if any(
+            account.raw.lamports and account.raw.owner not in self._known.programs for account in accounts.values()
+        ):
             raise self._known.not_served  # it was ours once; of what it is now there are no bytes
         return self._context_slot(slot, (account.raw.slot for account in accounts.values())), accounts
 

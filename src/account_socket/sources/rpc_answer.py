@@ -14,6 +14,11 @@ from account_socket.sources.account_json import show
 
 MAX_RETRY_AFTER_SECONDS = 30.0
 
+_MAX_SAID = 2_000
+"""Characters of an error's message that are passed on."""
+_MAX_DATA_BYTES = 64 * 1024
+"""The largest `data` of an error, as JSON, that is passed on: a failed transaction's logs fit."""
+
 _OK = 200
 _RETRY_STATUS = frozenset({429, 502, 503, 504})
 _FINAL_STATUS = frozenset({400, 401, 403})
@@ -32,7 +37,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 def read_answer(
-    status: int, body: bytes, request_id: int, *, retry_after: float | None, scrub: Callable[[str], str]
+    status: int,
+    body: bytes,
+    request_id: int,
+    *,
+    retry_after: float | None,
+    scrub: Callable[[str], str],
+    conceal: Callable[[str], str] | None = None,
 ) -> Any:
     """
     Return the `result` of a JSON-RPC answer; it may be None.
@@ -45,11 +56,17 @@ def read_answer(
     answer = _parse(body)
     if status == _OK and not isinstance(answer, dict):
         raise nonsense(f"the node answered no JSON-RPC: {scrub(show(body[:60].decode(errors='replace')))}")
-    return judge_answer(status, answer, request_id, retry_after=retry_after, scrub=scrub)
+    return judge_answer(status, answer, request_id, retry_after=retry_after, scrub=scrub, conceal=conceal)
 
 
 def judge_answer(
-    status: int, answer: Any, request_id: int, *, retry_after: float | None, scrub: Callable[[str], str]
+    status: int,
+    answer: Any,
+    request_id: int,
+    *,
+    retry_after: float | None,
+    scrub: Callable[[str], str],
+    conceal: Callable[[str], str] | None = None,
 ) -> Any:
     """
     Return the `result` of a JSON-RPC answer that is parsed; it may be None.
@@ -59,25 +76,13 @@ def judge_answer(
         request_id: the id the answer must carry.
         retry_after: seconds, as `parse_retry_after` gives them.
         scrub: cleans what the node wrote, which may repeat the key.
+        conceal: cleans what of it is told to clients; None: as `scrub`.
     Raises:
         RpcError: code is the JSON-RPC code, the HTTP status, or 0 for an answer that makes no sense.
     """
     error = answer.get("error") if isinstance(answer, dict) else None
     if error is not None:
-        fields = error if isinstance(error, dict) else {"message": error}
-        code, text = fields.get("code"), fields.get("message")
-        code = code if type(code) is int else (status if status != _OK else 0)
-        message = scrub(text if isinstance(text, str) else show(text))
-        retryable = status not in _FINAL_STATUS and (status in _RETRY_STATUS or code in _RETRY_CODES)
-        raise RpcError(
-            f"the node answered error {code}: {message}",
-            code=code,
-            retryable=retryable,
-            retry_after=retry_after,
-            hint=_HINTS.get(status, ""),
-            said=message,
-            data=_parse(scrub(_encode(fields.get("data")).decode()).encode()),
-        )
+        raise _error(status, error, retry_after, scrub, conceal or scrub)
     if status != _OK:
         raise RpcError(
             f"the node answered HTTP {status}",
@@ -91,6 +96,27 @@ def judge_answer(
     if type(answer.get("id")) is not int or answer["id"] != request_id:
         raise nonsense("the node answered another request")
     return answer["result"]
+
+
+def _error(
+    status: int, error: Any, retry_after: float | None, scrub: Callable[[str], str], conceal: Callable[[str], str]
+) -> RpcError:
+    fields = error if isinstance(error, dict) else {"message": error}
+    code, text = fields.get("code"), fields.get("message")
+    text = text if isinstance(text, str) else show(text)
+    is_json_rpc = type(code) is int or status == _OK
+    if type(code) is not int:
+        code = status if status != _OK else 0
+    data = _encode(fields.get("data"))
+    return RpcError(
+        f"the node answered error {code}: {scrub(text)}",
+        code=code,
+        retryable=status not in _FINAL_STATUS and (status in _RETRY_STATUS or code in _RETRY_CODES),
+        retry_after=retry_after,
+        hint=_HINTS.get(status, ""),
+        said=conceal(text[:_MAX_SAID]) if is_json_rpc else None,
+        data=_parse(conceal(data.decode()).encode()) if len(data) <= _MAX_DATA_BYTES else None,
+    )
 
 
 def nonsense(message: str) -> RpcError:

@@ -274,7 +274,8 @@ class RpcHttp:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             failure = self._endpoint.scrub(f"{type(error).__name__}: {error}")
         else:
-            return read_answer(status, payload, request_id, retry_after=retry_after, scrub=self._endpoint.scrub)
+            scrub, conceal = self._endpoint.scrub, self._endpoint.conceal
+            return read_answer(status, payload, request_id, retry_after=retry_after, scrub=scrub, conceal=conceal)
         # Outside the except clause: the driver's error holds the URL and must not become our context.
         raise self._lost(method, failure)
 

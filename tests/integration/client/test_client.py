@@ -181,6 +181,31 @@ async def test_by_a_filter_it_goes_on(tmp_path: Path) -> None:
     assert (verdicts, subscription.recovered) == ([None, True, True, True, True], True)
 
 
+@pytest.mark.parametrize("shape", ["fields", "diff", "max_rate_ms"])
+async def test_shapes_by_keys_go_on(tmp_path: Path, shape: str) -> None:
+    """By keys, in whatever shape, cuts make no hole and no repeat; at a slower rate the newest state is told."""
+    async with served(tmp_path) as server, Proxy(server_port(server)) as proxy:
+        async with connect(f"ws://127.0.0.1:{proxy.port}", patience=QUICK) as client:
+            match shape:
+                case "fields":
+                    subscription = client.subscribe(*KEYS, fields=["sqrt_price"], delivery="every")
+                case "diff":
+                    subscription = client.subscribe(*KEYS, mode="diff", delivery="every")
+                case _:
+                    subscription = client.subscribe(*KEYS, max_rate_ms=50)
+            follower = Follower(subscription)
+            await until(lambda: follower.answers)
+            for number in range(20):
+                newest = follower.newest
+                proxy.drop()
+                await until(lambda n=number, at=newest: len(follower.answers) == n + 2 and follower.newest > at)
+            await follower.end()
+    assert [answer.recovered for answer in follower.answers[1:]] == [True] * 20
+    if shape != "max_rate_ms":
+        assert_whole(follower, server)
+    assert all(ids == sorted(set(ids)) for ids in follower.told.values())
+
+
 async def test_slow_reader(tmp_path: Path) -> None:
     """With `delivery="every"` a reader that pauses holds up no other, keeps little, is cut off, and misses nothing."""
     limits = {"OUTBOX_MAX_BYTES": "65536"}

@@ -23,6 +23,7 @@ from account_socket.client import (
     RefusedError,
     ServerError,
     Subscribed,
+    Subscription,
     connect,
 )
 
@@ -46,7 +47,13 @@ async def client_of(handler: Handler) -> AsyncIterator[Client]:
             yield client
 
 
-@pytest.mark.parametrize("message", ["", "{", "[]", "{}", '"text"', '{"type":"ack"}', "\0" * 100_000, b"\xff\xfe"])
+DEEP = '{"a":' * 100_000
+ODD_ACKS = [ACK.replace('"id": 0', f'"id": {each}') for each in ('"abc"', "null", "[0]", "-1", "1", "1" * 40)]
+DEEPER = "[" * 100_000
+GARBAGE = ["", "{", "[]", "{}", '"text"', '{"type":"ack"}', "\0" * 100_000, b"\xff\xfe", DEEP, DEEPER, *ODD_ACKS]
+
+
+@pytest.mark.parametrize("message", GARBAGE)
 async def test_garbage_is_not_a_server(message: str | bytes) -> None:
     """What is no message of a server ends a subscription at once, names no secret, and it stays ended."""
     async with client_of(lambda connection: connection.send(message)) as client:
@@ -61,17 +68,19 @@ async def test_garbage_is_not_a_server(message: str | bytes) -> None:
 async def test_garbage_behind_an_answer() -> None:
     """Also behind good messages garbage ends it, rather than being fetched again for ever."""
 
-    async def lie(connection: ServerConnection) -> None:
-        await connection.send(ACK)
-        await connection.send("{")
+    for garbage in ("{", DEEP, ACK):
 
-    async with client_of(lie) as client:
-        events = client.subscribe(KEY_A).events()
-        answer = await anext(events)
-        assert isinstance(answer, Subscribed)
-        assert answer.foreign == (KEY_A,)
-        with pytest.raises(NotAServerError):
-            await anext(events)
+        async def lie(connection: ServerConnection, garbage: str = garbage) -> None:
+            await connection.send(ACK)
+            await connection.send(garbage)
+
+        async with client_of(lie) as client:
+            events = client.subscribe(KEY_A).events()
+            answer = await anext(events)
+            assert isinstance(answer, Subscribed)
+            assert answer.foreign == (KEY_A,)
+            with pytest.raises(NotAServerError):
+                await anext(events)
 
 
 @pytest.mark.parametrize("code", [1003, 1007, 1009, 4401, 4403])
@@ -238,3 +247,87 @@ async def test_a_read_by_http_that_is_cancelled_lets_go() -> None:
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(client.get(KEY_A), 0.1)
             await asyncio.wait_for(gone.wait(), 5)
+
+
+async def test_close_ends_a_handshake() -> None:
+    """Who closes while a connection is being made waits for nothing, and leaves no task, no socket and no reader."""
+    gone = asyncio.Event()
+
+    async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await reader.read()
+        writer.close()
+        gone.set()
+
+    async def read(subscription: Subscription) -> list[object]:
+        return [event async for event in subscription.events()]
+
+    async with await asyncio.start_server(stall, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        for ways in range(3):
+            asked = asyncio.Event()
+            gone.clear()
+            async with asyncio.timeout(5), connect(url, patience=Patience(open=60)) as client:
+                reading = asyncio.create_task(read(subscription := client.subscribe(KEY_A)))
+                await asked.wait()
+                if ways:
+                    await asyncio.gather(*(subscription.close() for _ in range(ways)))
+                    assert await reading == []
+            async with asyncio.timeout(5):
+                assert await reading == []
+                await gone.wait()
+
+
+@asynccontextmanager
+async def http_server(said: bytes) -> AsyncIterator[Client]:
+    """A client of an HTTP server that says this and ends the connection."""
+
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(said)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(say, "127.0.0.1", 0) as server:
+        async with connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", patience=HASTY) as client:
+            yield client
+
+
+async def ask_both(client: Client) -> list[ServerError]:
+    """What `get` and `history` raise."""
+    with pytest.raises(ServerError) as get:
+        await client.get(KEY_A)
+    with pytest.raises(ServerError) as history:
+        [each async for each in client.history(KEY_A)]
+    return [get.value, history.value]
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"404 Not Found"])
+@pytest.mark.parametrize("body", [b"<html>", b"[" * 100_000, DEEP.encode()])
+async def test_garbage_by_http_is_not_a_server(status: bytes, body: bytes) -> None:
+    """A whole answer that says nothing of ours, however deep, is no server's, and is not to be asked for again."""
+    async with http_server(b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)) as client:
+        for error in await ask_both(client):
+            assert isinstance(error, NotAServerError)
+            assert not error.retryable
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Le",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n",
+        b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"pubkey":',
+        b'HTTP/1.1 404 Not Found\r\nContent-Length: 500\r\n\r\n{"error":',
+        b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n20\r\n{"pubkey":',
+        b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\n{"pubkey":\r\n',
+    ],
+)
+async def test_an_answer_that_is_cut_off_may_come_again(said: bytes) -> None:
+    """A server that ends within its answer by HTTP is an error that may pass, and not one of what it is."""
+    async with http_server(said) as client:
+        for error in await ask_both(client):
+            assert not isinstance(error, NotAServerError)
+            assert error.retryable

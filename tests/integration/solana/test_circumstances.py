@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import websockets
-from aiohttp import web
 from tests.integration.server.serving import TEXT, frame, raw_client, request_head
 from tests.integration.solana.inside import TIP, inside
 from tests.integration.solana.stack import Stack, stack
@@ -21,11 +20,8 @@ from tests.waiting import until
 
 from account_socket.protocol.codes import Close
 from account_socket.server import http, solana_reads
-from account_socket.server.solana_proxy import Proxy
-from account_socket.sources.rpc_http import RpcHttp
 
 BASE64 = {"encoding": "base64"}
-SECRET = "s3cr3t-0123456789"
 
 
 async def test_nothing_old_is_told_as_fresh(tmp_path: Path) -> None:
@@ -264,92 +260,3 @@ async def test_input_of_any_kind(tmp_path: Path) -> None:
         async with made.http.options("/", headers={"Access-Control-Request-Method": "POST"}) as response:
             assert response.status == 204
             assert "solana-client" in response.headers["Access-Control-Allow-Headers"]
-
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-async def run_node(handler: Handler) -> tuple[web.AppRunner, Proxy, RpcHttp]:
-    """Run a node that `handler` is, behind a URL with a key."""
-    app = web.Application()
-    app.router.add_post("/{tail:.*}", handler)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
-    rpc = RpcHttp(f"http://127.0.0.1:{port}/{SECRET}?api-key={SECRET}")
-    return runner, Proxy([rpc]), rpc
-
-
-@pytest.mark.parametrize("answer", ["result", "error", "echo", "html", "hang up", "500"])
-async def test_the_proxy_tells_the_answer_and_never_the_key(tmp_path: Path, answer: str) -> None:
-    """What the node answers is passed on, errors with their data; its address and key are in no answer."""
-    asked: list[dict[str, object]] = []
-
-    async def handler(request: web.Request) -> web.StreamResponse:
-        body = await request.json()
-        asked.append(body)
-        told = {"jsonrpc": "2.0", "id": body["id"]}
-        match answer:
-            case "result":
-                return web.json_response({**told, "result": {"context": {"slot": 1}, "value": 2**64 - 1}})
-            case "error":
-                return web.json_response({**told, "error": {"code": -32002, "message": "no", "data": {"logs": ["x"]}}})
-            case "echo":
-                url = str(request.url)
-                return web.json_response({**told, "error": {"code": -32000, "message": url, "data": {"url": url}}})
-            case "html":
-                return web.Response(text=f"<p>{request.url}</p>")
-            case "500":
-                return web.Response(status=500, text=str(request.url))
-        assert request.transport is not None
-        request.transport.abort()
-        return web.Response()
-
-    runner, proxy, rpc = await run_node(handler)
-    try:
-        async with inside(tmp_path, proxy) as made:
-            told = await made.ask("sendTransaction", "AQ==")
-            if answer == "result":
-                assert told == {"context": {"slot": 1}, "value": 2**64 - 1}
-                await made.ask("getAccountInfo", "SysvarC1ock11111111111111111111111111111111", BASE64)
-                assert asked[-1]["params"][1] == {"encoding": "base64", "commitment": "confirmed"}
-            elif answer == "error":
-                assert told == {"code": -32002, "message": "no", "data": {"logs": ["x"]}}
-            else:
-                assert told["code"] == (-32000 if answer == "echo" else -32603)
-            assert SECRET not in json.dumps(told)
-            assert [each["method"] for each in asked].count("sendTransaction") == 1
-            assert (await made.ask("no such/method"))["code"] == -32601
-    finally:
-        await asyncio.gather(rpc.close(), runner.cleanup())
-
-
-async def test_a_batch_of_a_client_that_left(tmp_path: Path) -> None:
-    """Nobody is asked for the rest of a batch once its client is gone."""
-    asked = asyncio.Semaphore(0)
-    goes_on = asyncio.Event()
-    count = 0
-
-    async def handler(request: web.Request) -> web.StreamResponse:
-        nonlocal count
-        count += 1
-        asked.release()
-        await goes_on.wait()
-        return web.json_response({"jsonrpc": "2.0", "id": (await request.json())["id"], "result": 1})
-
-    runner, proxy, rpc = await run_node(handler)
-    try:
-        async with inside(tmp_path, proxy) as made:
-            body = json.dumps([{"jsonrpc": "2.0", "id": 1, "method": "getBalance", "params": []}] * 5).encode()
-            async with raw_client(made.served, shake=False) as client:
-                client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
-                await asyncio.wait_for(asked.acquire(), 5)
-            await until(lambda: made.served.listener.clients.sockets == 0)
-            goes_on.set()
-            await until(lambda: proxy._waiting == 0)
-            assert (await made.ask("getHealth")) == "ok"
-            assert count == 1
-    finally:
-        await asyncio.gather(rpc.close(), runner.cleanup())

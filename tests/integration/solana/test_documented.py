@@ -9,7 +9,9 @@ import shutil
 import sys
 from pathlib import Path
 
+import aiohttp
 import pytest
+from tests.integration.solana.stack import POOL
 from tests.running import ServerProcess
 
 ROOT = Path(__file__).parents[3]
@@ -32,6 +34,16 @@ async def first_lines(url: str, *command: str, program: str) -> list[str]:
         await process.communicate()
 
 
+async def until_written(url: str) -> None:
+    """Wait until the demo's replay has come to the pool."""
+    async with aiohttp.ClientSession() as http, asyncio.timeout(10):
+        while True:
+            async with http.get(url) as response:
+                if response.status == 200:
+                    return
+            await asyncio.sleep(0.02)
+
+
 async def test_the_printed_programs(tmp_path: Path) -> None:
     """web3.js, kit and solana-py read the pool of the demo and are told its updates."""
     if shutil.which("node") is None or not NODE_MODULES.exists():
@@ -41,6 +53,7 @@ async def test_the_printed_programs(tmp_path: Path) -> None:
     commands = {"javascript": ("node", "--input-type=module", "-e"), "python": (sys.executable, "-c")}
     demo = ("demo", "--websocket-port", "0", "--rate", "200")
     async with ServerProcess(tmp_path, {"TMPDIR": str(tmp_path)}, command=demo) as server:
+        await until_written(f"{server.http_url}/v1/accounts/{POOL}")
         printed = await asyncio.gather(
             *(first_lines(server.url, *commands[language], program=program) for language, program in programs)
         )

@@ -139,7 +139,7 @@ async def test_commitments_and_context(made: Stack) -> None:
 
 
 async def test_the_context_slot_never_goes_back(made: Stack) -> None:
-    """Where a state is ahead of the slots that are announced, no later answer is behind it, and it can be asked for."""
+    """Where a state is ahead of the announced slots, no later answer is behind it, and its slot can be asked for."""
     last = 0
     for _ in range(10):
         lone = made.write(announce=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -129,17 +130,48 @@ def test_what_was_missed_is_told() -> None:
     assert progress.recovered is False
 
 
-def test_shapes_begin_anew() -> None:
-    """A diff, fields and a slower rate cannot be told from history: they begin anew, and say so."""
-    for shape in ({"mode": "diff"}, {"fields": ("x",)}, {"max_rate_ms": 5}):
-        progress = Progress(Selection(pubkeys=("a",), **shape))
-        progress.begin()
-        progress.see(update(1))
-        assert progress.answer(Ack(id=0, epoch="e", found=("a",))).recovered is None
-        assert progress.position is None
-        (request,) = progress.begin()
-        assert not {"after", "epoch"} & set(request)
-        assert progress.answer(Ack(id=0, epoch="e", found=("a",))).recovered is False
+SHAPES: list[dict[str, Any]] = [{"mode": "diff"}, {"fields": ("x",)}, {"max_rate_ms": 5}]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes_by_keys_go_on(shape: dict[str, Any]) -> None:
+    """By keys a diff, fields and a slower rate go on where they were, also from a position."""
+    progress = Progress(Selection(pubkeys=("a",), **shape))
+    progress.begin()
+    progress.see(update(1))
+    assert progress.answer(Ack(id=0, epoch="e", found=("a",))).recovered is None
+    resumes = {"pubkeys": ("a",), "after": {"a": 1}, "epoch": "e"}
+    for each in (progress, Progress(Selection(pubkeys=("a",), **shape), progress.position)):
+        (request,) = each.begin()
+        assert resumes.items() <= request.items()
+        assert each.answer(Ack(id=0, epoch="e", found=("a",), recovered=True)).recovered is True
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes_by_a_filter_begin_anew(shape: dict[str, Any]) -> None:
+    """By a filter a diff, fields and a slower rate cannot be told from history: they begin anew, and say so."""
+    progress = Progress(Selection(account_type="T", **shape))
+    progress.begin()
+    progress.answer(Ack(id=0, epoch="e"))
+    progress.see(update(1))
+    assert progress.end_snapshot(SnapshotEnd(count=1)).recovered is None
+    assert progress.position is None
+    (request,) = progress.begin()
+    assert not {"after_id", "epoch"} & set(request)
+    progress.answer(Ack(id=0, epoch="e"))
+    assert progress.end_snapshot(SnapshotEnd(count=1)).recovered is False
+
+
+def test_an_answer_answers_a_request() -> None:
+    """An answer to a request that was not made, or was answered before, is no answer."""
+    progress = Progress(Selection(pubkeys=("a",)))
+    progress.begin()
+    for wrong in (1, -1, 10**30):
+        with pytest.raises(ValueError, match="to no request"):
+            progress.answer(Ack(id=wrong, epoch="e"))
+    progress.answer(Ack(id=0, epoch="e"))
+    with pytest.raises(ValueError, match="to no request"):
+        progress.answer(Ack(id=0, epoch="e"))
 
 
 def test_an_update_without_an_id_keeps_the_last_number() -> None:

@@ -152,6 +152,33 @@ def test_a_state_never_falls_behind_the_gap_that_it_healed() -> None:
     assert box.take(writable=True) == [b"B5", b"A6"]
 
 
+def test_what_left_replaces_what_waits_in_every_form() -> None:
+    """Behind an ack, an account that left and came back is told last as it is; what came before it left is old."""
+    box = outbox()
+    put(box, Message(b"A1", "A/1"), Message(b"A1", "A/2"), Message(b"B1", "B/1"), Message(b"ack"))
+    box.take(writable=False)
+    put(box, Message(b"left2", "A", left=True), Message(b"A3", "A/1"), Message(b"B4", "B/1"))
+    box.take(writable=False)
+    assert (box.conflated, box.backlog) == (3, 4)
+    put(box, Message(b"left5", "A", left=True), Message(b"A6", "A/2"))
+    box.take(writable=False)
+    assert box.take(writable=True) == [b"B4", b"ack", b"left5", b"A6"]
+    assert box.conflated == 5
+    put(box, Message(b"A7", "A/1"), Message(b"ack"), Message(b"left8", "A", left=True))
+    box.take(writable=False)
+    assert box.take(writable=True) == [b"ack", b"left8"]
+
+
+def test_who_takes_every_update_loses_none_to_what_left() -> None:
+    """What waits in another form stays, and the client is not lost before anything of it is."""
+    box = outbox()
+    box.every = 1
+    put(box, Message(b"A1", "A/1"), Message(b"left2", "A", left=True))
+    box.take(writable=False)
+    assert (box.lost, box.conflated) == (False, 0)
+    assert box.take(writable=True) == [b"A1", b"left2"]
+
+
 # ---- several clients that are written alike ----------------------------------------------------------------
 
 

@@ -76,6 +76,23 @@ def test_what_the_node_wrote_is_scrubbed() -> None:
         assert "***" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("status", "error", "said", "data"),
+    [
+        (200, {"code": 5, "message": "KEY is bad", "data": ["KEY", "x" * 1000]}, "*** is bad", ["***", "x" * 1000]),
+        (500, {"code": -32603, "message": "x" * 9999, "data": "x" * 100_000}, "x" * 2000, None),
+        (200, "in words", "in words", None),
+        (401, "bad key", None, None),
+        (429, {"message": "too many"}, None, None),
+    ],
+)
+def test_what_is_told_of_an_error(status: int, error: Any, said: str | None, data: Any) -> None:
+    """A JSON-RPC error has what the node said, cleaned and bounded; a word beside an HTTP status is none."""
+    with pytest.raises(RpcError) as caught:
+        read({"error": error, "id": 7}, status=status)
+    assert (caught.value.said, caught.value.data) == (said, data)
+
+
 def test_retry_after_is_kept() -> None:
     """The seconds that the node asks to wait stand in the error."""
     with pytest.raises(RpcError) as caught:
