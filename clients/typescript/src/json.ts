@@ -3,7 +3,8 @@
 // 16 digits are the fewest that a number may not hold. Strings start with a quote, so hardly any message has to be
 // looked at closely; a hit inside a string costs time alone.
 const MAY_LOSE_DIGITS = /[:[,]\s*-?\d{16}/;
-const STRING_OR_NUMBER = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
+// Strings are taken run by run: a step for each character is slow, and overflows the stack on long ones.
+const STRING_OR_NUMBER = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
 const LONG_INTEGER = /^-?\d{16,}$/;
 const BIGINT_MARK = "\u0000integer:";
 

@@ -8,7 +8,7 @@ export type Message = Update | Ack | ErrorAnswer | SnapshotEnd;
 /** The message is none of our server. */
 export class WrongMessage extends Error {}
 
-/** What a message says; null: of a kind that this version does not know, as later servers may have. Throws WrongMessage. */
+/** What a message says; null: of a kind that only later versions know. Throws WrongMessage. */
 export function readMessage(data: unknown): Message | null {
   const message = readObject(data);
   if ("account" in message) {

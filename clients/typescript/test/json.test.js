@@ -19,6 +19,12 @@ test("digits inside strings and fractions are left alone", () => {
   assert.deepEqual(parse(text), { ...value, e: 9007199254740993n });
 });
 
+test("a string of 30 MB is read beside an integer of 64 bits", () => {
+  const value = { long: 'x\\"'.repeat(1000) + "x".repeat(30_000_000) };
+  const text = JSON.stringify({ ...value, e: 1 }).replace(/1}$/, "9007199254740993}");
+  assert.deepEqual(parse(text), { ...value, e: 9007199254740993n });
+});
+
 test("what JSON.parse refuses is refused", () => {
   for (const text of ["", "{", '{"a":12345678901234567890', '{"a":"\\u0000integer:x","b":12345678901234567890}']) {
     assert.throws(() => parse(text), SyntaxError, text);

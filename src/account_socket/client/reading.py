@@ -59,7 +59,7 @@ class Reader:
             frame = read_frame(body)
         except ValueError as error:
             raise NotAServerError(self._address.label) from error
-        if not isinstance(frame, Update):
+        if not isinstance(frame, Update) or frame.pubkey != pubkey:
             raise NotAServerError(self._address.label)
         return frame
 
@@ -67,7 +67,10 @@ class Reader:
         """Return one page of an account's updates, newest first."""
         before = "" if before_id is None else f"&before_id={before_id}"
         target = f"/v1/accounts/{quote(pubkey, safe='')}/history?limit={limit}{before}"
-        return self._decoded(await self._get(target), HistoryPage)
+        page = self._decoded(await self._get(target), HistoryPage)
+        if page.next is not None and before_id is not None and page.next >= before_id:  # it would have no end
+            raise NotAServerError(self._address.label)
+        return page
 
     def _decoded(self, body: bytes, type: type[_Answer]) -> _Answer:
         try:

@@ -176,7 +176,7 @@ class DiffShaper(Shaper):
 class RatedShaper(Shaper):
     """Tells an account's newest state at most once in so long."""
 
-    __slots__ = ("_had", "_held", "_gone", "_rates", "_seconds")
+    __slots__ = ("_gone", "_had", "_held", "_rates", "_seconds")
 
     def __init__(self, hub: Sends, client: Outbox, shape: Shape, rates: Rates) -> None:
         super().__init__(hub, client, shape)

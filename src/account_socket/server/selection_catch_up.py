@@ -103,6 +103,7 @@ class SelectionCatchUp:
         self._max_bytes = max_bytes
         self._covers = covers
         self._tell = tell
+        self._began_at = pages.published_id
         self._looked_at = 0
         self._page = PAGE
         self._seen: dict[str, _Seen] = {}
@@ -202,7 +203,8 @@ class SelectionCatchUp:
             if not updates:
                 self._at = upto
                 return
-            self._looked_at += len(updates)
+            if self._at < self._began_at:  # what comes meanwhile is no more than what others are sent live
+                self._looked_at += len(updates)
             if self._looked_at > MAX_LOOKED_AT:
                 raise LostError(f"more than {MAX_LOOKED_AT:,} updates were missed")
             payloads = await self._judge(updates)

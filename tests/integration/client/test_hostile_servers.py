@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 import pytest
-from tests.samples import KEY_A
+from tests.samples import KEY_A, KEY_B
 from tests.waiting import until
 from websockets.asyncio.server import ServerConnection, serve
 
@@ -311,6 +311,17 @@ async def test_garbage_by_http_is_not_a_server(status: bytes, body: bytes) -> No
         for error in await ask_both(client):
             assert isinstance(error, NotAServerError)
             assert not error.retryable
+
+
+async def test_wrong_answers_by_http() -> None:
+    """A state of another account, and history that leads to where it came from, are no server's."""
+    account = {"id": 5, "pubkey": KEY_B, "slot": 1, "account_type": "T", "owner": "o", "lamports": 1, "created_at": ""}
+    page = {"pubkey": KEY_A, "epoch": "e", "updates": [{**account, "pubkey": KEY_A}], "next": 5}
+    for answer in ({"pubkey": KEY_B, "source": "cache", "account": account}, page):
+        body = json.dumps(answer).encode()
+        async with http_server(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)) as client:
+            for error in await ask_both(client):
+                assert isinstance(error, NotAServerError)
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,16 @@ async def test_a_state_in_doubt_is_read_again_or_refused(tmp_path: Path) -> None
         assert (await made.ask("getAccountInfo", KEY_A, BASE64))["code"] == -32005
 
 
+def test_a_slot_that_was_a_lie_is_forgotten() -> None:
+    """What is told is not behind what was told, unless that was farther ahead than any account's slot may be."""
+    told = solana_reads.ToldSlot()
+    assert told.tell_tip(10**9) == 10**9
+    assert told.tell_tip(500) == 500
+    told.tell(520)
+    told.tell(510)
+    assert [told.tell_tip(tip) for tip in (501, 519, 505, 521)] == [520, 520, 520, 521]
+
+
 async def test_too_many_requests_are_429(tmp_path: Path) -> None:
     """Above MAX_REQUESTS_PER_SECOND the answer is 429, as public nodes give it, with the requests' ids."""
     async with inside(tmp_path, request_burst=3, max_requests_per_second=0.01) as made:

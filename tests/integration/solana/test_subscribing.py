@@ -50,6 +50,20 @@ async def test_the_answer_comes_first_and_no_state_unasked(made: Stack) -> None:
         assert told["result"]["value"]["data"] == [base64.b64encode(written.data).decode(), "base64"]
 
 
+async def test_no_answer_is_behind_a_notification(made: Stack) -> None:
+    """A slot that a notification told may be asked for, of any account, also before it is announced."""
+    async with socket(made) as client:
+        await client.ask("accountSubscribe", POOL, BASE64)
+        for _ in range(10):
+            lone = made.write(announce=False)
+            slot = 0
+            while slot < lone.slot:
+                slot = (await client.notification("accountNotification"))["result"]["context"]["slot"]
+            assert await made.ask("getSlot", {"minContextSlot": slot}) >= slot
+            answer = await made.ask("getAccountInfo", OTHER, BASE64 | {"minContextSlot": slot})
+            assert answer["context"]["slot"] >= slot
+
+
 async def test_encodings_and_filters(made: Stack) -> None:
     """Each subscription is told in its encoding, sliced as it asked, and only what its filters choose."""
     async with socket(made) as client:
