@@ -17,8 +17,8 @@ def main() -> None:
         if (error.name or PACKAGE).partition(".")[0] == PACKAGE:
             raise  # a fault of ours
         sys.exit(
-            f"account-socket: {error.name} is not installed; only the Python client is\n"
-            "for the server and its commands: pip install 'account-socket[server]'"
+            f"account-socket: {error.name} is not installed; only the Python client is.\n"
+            "For the server and its commands: pip install '.[server]' where its source is."
         )
 
 

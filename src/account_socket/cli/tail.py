@@ -83,6 +83,8 @@ async def _tail(subscription: Subscription, count: int | None, *, as_json: bool)
                     shown += 1
                     if shown == count:
                         return
+                case client.SnapshotEnd(recovered=None, count=0) if not shown:
+                    talk("nothing matches yet; waiting")
                 case client.SnapshotEnd(recovered=False, count=states):
                     instead = "; the states that match now came instead" if states else ""
                     talk(f"what was missed cannot be told{instead}")

@@ -26,7 +26,7 @@ class Address:
     def __init__(self, url: str) -> None:
         parts = _parse(url)
         if parts is None:
-            raise SettingsError(f"{scrub_url(url)}: is not a WebSocket URL such as {DEFAULT_URL}")
+            raise SettingsError(f"{scrub_url(url)} is not a WebSocket URL such as {DEFAULT_URL}")
         self._endpoint = Endpoint(url)
         self._parts = parts._replace(path="/ws") if parts.path in {"", "/"} else parts
         self.url = self._parts.geturl()

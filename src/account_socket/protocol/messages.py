@@ -12,7 +12,7 @@ from solders.pubkey import Pubkey
 from account_socket.protocol.codes import ErrorCode
 from account_socket.protocol.refusals import RefusedError, name_type, quote, refuse_unknown_keys
 from account_socket.protocol.resume import Resume, check_covered, take_resume
-from account_socket.protocol.selection import Select, is_numbered, read_select
+from account_socket.protocol.selection import SHAPING, Select, is_numbered, read_select
 
 MAX_PUBKEYS = 1_000
 """The most accounts that one request may name."""
@@ -203,7 +203,7 @@ def _read_subscribe(fields: dict[str, Any], id: Id | None) -> Subscribe | Select
             return select
         check_covered(resume, pubkeys)
         return msgspec.structs.replace(select, resume=resume)
-    pubkeys = _read_pubkeys(fields)
+    pubkeys = _read_pubkeys(fields, SHAPING | {"after", "epoch"})
     if resume is not None:
         check_covered(resume, pubkeys)
     return Subscribe(id, pubkeys, resume)
@@ -212,16 +212,16 @@ def _read_subscribe(fields: dict[str, Any], id: Id | None) -> Subscribe | Select
 _ACTIONS = "subscribe, unsubscribe, ping, list"
 
 
-def _read_pubkeys(fields: dict[str, Any]) -> tuple[str, ...]:
+def _read_pubkeys(fields: dict[str, Any], beside: frozenset[str] = frozenset()) -> tuple[str, ...]:
     if "pubkeys" in fields:
         if "pubkey" in fields:
             raise RefusedError(ErrorCode.INVALID_MESSAGE, "send either pubkey or pubkeys, not both")
-        refuse_unknown_keys(fields, {"action", "id", "pubkeys"})
+        refuse_unknown_keys(fields, {"action", "id", "pubkeys"}, beside)
         return _read_pubkey_list(fields["pubkeys"])
     if "pubkey" not in fields:
         raise RefusedError(ErrorCode.INVALID_MESSAGE, "name the account in pubkey, or several in pubkeys")
     if "id" in fields:  # without it this is the oldest form of a request, whose other keys were never looked at
-        refuse_unknown_keys(fields, {"action", "id", "pubkey"})
+        refuse_unknown_keys(fields, {"action", "id", "pubkey"}, beside)
     pubkey = fields["pubkey"]
     _check_pubkey(pubkey, "pubkey")
     return (pubkey,)

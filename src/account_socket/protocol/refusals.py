@@ -46,8 +46,10 @@ def quote(text: str) -> str:
     return quoted
 
 
-def refuse_unknown_keys(fields: dict[str, Any], known: frozenset[str] | set[str]) -> None:
-    """Raise RefusedError for a key that is not known."""
+def refuse_unknown_keys(
+    fields: dict[str, Any], known: frozenset[str] | set[str], taken: frozenset[str] | set[str] = frozenset()
+) -> None:
+    """Raise RefusedError for a key that is not known; `taken` are others that could have been sent."""
     for key in fields:
         if key not in known:
-            raise invalid(f"unknown key {quote(key)}; send only {', '.join(sorted(known))}")
+            raise invalid(f"unknown key {quote(key)}; send only {', '.join(sorted(known | taken))}")

@@ -24,7 +24,7 @@ Condition = tuple[str, tuple[Value, ...]]
 
 _STEP = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}|0|[1-9][0-9]{0,3}")
 _BY_FILTER = frozenset({"account_type", "program", "where"})
-_SHAPING = frozenset({"fields", "mode", "max_rate_ms", "delivery"})
+SHAPING = frozenset({"fields", "mode", "max_rate_ms", "delivery"})
 _ALWAYS = frozenset({"action", "id"})
 
 
@@ -78,7 +78,7 @@ class Select(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 def is_numbered(fields: dict[str, Any]) -> bool:
     """Whether a subscribe request asks for a numbered subscription."""
-    return not fields.keys().isdisjoint(_BY_FILTER | _SHAPING)
+    return not fields.keys().isdisjoint(_BY_FILTER | SHAPING)
 
 
 def read_select(fields: dict[str, Any], id: str | int | None, pubkeys: tuple[str, ...]) -> Select:
@@ -96,7 +96,7 @@ def read_select(fields: dict[str, Any], id: str | int | None, pubkeys: tuple[str
     if not pubkeys and not by_filter:
         raise invalid("say which accounts: pubkeys, account_type, program or where")
     names = {"pubkey", "pubkeys"} if pubkeys else {*_BY_FILTER, "snapshot"}
-    refuse_unknown_keys(fields, _ALWAYS | _SHAPING | names)
+    refuse_unknown_keys(fields, _ALWAYS | SHAPING | names)
     select = Select(
         id,
         pubkeys,

@@ -40,7 +40,7 @@ class Decimals:
     def __init__(self, look: Look | None) -> None:
         self._look = look
         self._known: OrderedDict[str, int] = OrderedDict()
-        self._missed: OrderedDict[str, float] = OrderedDict()
+        self._missed: OrderedDict[str, tuple[float, str]] = OrderedDict()
 
     async def of(self, mints: Sequence[str]) -> list[int]:
         """Return the decimals of `mints`, in their order. Raises DerivedError where they cannot be had."""
@@ -52,25 +52,26 @@ class Decimals:
     async def _read(self, mints: Sequence[str]) -> None:
         if self._look is None:
             raise DerivedError("there is no node to ask for the decimals of the mints")
-        if any(self._missed.get(mint, 0.0) > time.monotonic() for mint in mints):
-            raise DerivedError("a mint could not be read a moment ago")
+        for mint in mints:
+            until, reason = self._missed.get(mint, (0.0, ""))
+            if until > time.monotonic():
+                raise DerivedError(reason)
         try:
             _, accounts = await self._look(mints, 0)
         except AccountSocketError as error:
-            self._miss(mints)
-            raise DerivedError("the node did not tell the mints") from error
+            raise self._miss(mints, "the node did not tell the mints") from error
         for mint, account in zip(mints, accounts, strict=True):
             if account is None or account.owner not in TOKEN_PROGRAMS or len(account.data) <= DECIMALS_OFFSET:
-                self._miss([mint])
-                raise DerivedError(f"{mint} is not a mint")
+                raise self._miss([mint], f"the node knows no mint {mint}")
             _keep(self._known, mint, account.data[DECIMALS_OFFSET])
 
-    def _miss(self, mints: Sequence[str]) -> None:
+    def _miss(self, mints: Sequence[str], reason: str) -> DerivedError:
         for mint in mints:
-            _keep(self._missed, mint, time.monotonic() + MISS_SECONDS)
+            _keep(self._missed, mint, (time.monotonic() + MISS_SECONDS, reason))
+        return DerivedError(reason)
 
 
-def _keep(kept: OrderedDict[str, Any], mint: str, value: float) -> None:
+def _keep(kept: OrderedDict[str, Any], mint: str, value: Any) -> None:
     kept[mint] = value
     if len(kept) > MAX_MINTS:
         kept.popitem(last=False)

@@ -65,22 +65,20 @@ def read_pubkey(text: str) -> str:
     return text
 
 
-def read_integer(parameters: Parameters, name: str, *, most: int = MAX_I64) -> int | None:
-    """Return a whole number from 0 to `most`, or None where it is not given. Raises RefusedError."""
+def read_integer(parameters: Parameters, name: str, *, least: int = 0, most: int = MAX_I64) -> int | None:
+    """Return a whole number from `least` to `most`, or None where it is not given. Raises RefusedError."""
     text = parameters.get(name)
     if text is None:
         return None
     value = int(text) if _INTEGER.fullmatch(text) else most + 1
-    if value > most:
-        raise invalid(name, f"a whole number from 0 to {most}")
+    if not least <= value <= most:
+        raise invalid(name, f"a whole number from {least} to {most}")
     return value
 
 
 def read_limit(parameters: Parameters) -> int:
     """Return how many rows a page may have. Raises RefusedError."""
-    limit = read_integer(parameters, "limit", most=MAX_LIMIT)
-    if limit == 0:
-        raise invalid("limit", f"a whole number from 1 to {MAX_LIMIT}")
+    limit = read_integer(parameters, "limit", least=1, most=MAX_LIMIT)
     return DEFAULT_LIMIT if limit is None else limit
 
 
