@@ -294,10 +294,13 @@ async def test_what_is_left_is_unsubscribed(demo: Demo) -> None:
                 await come_to(1)
                 break
             await come_to(0)
-            async with client.subscribe(KEYS[0]) as subscription:
-                await anext(subscription)
+            async with client.subscribe(NOBODY) as subscription:
+                reading = asyncio.create_task(anext(subscription, None))
+                await come_to(1)
                 with pytest.raises(RuntimeError, match="another task is reading"):
-                    await asyncio.gather(anext(subscription), anext(subscription))
+                    await anext(subscription)
+            async with asyncio.timeout(5):
+                assert await reading is None
             await come_to(0)
             waiting = asyncio.create_task(anext(client.subscribe(NOBODY), None))
             followers = [Follower(client.subscribe(*KEYS)) for _ in range(3)]

@@ -66,4 +66,4 @@ def test_the_package_with_the_clients_dependencies_alone(tmp_path: Path, demo: D
     assert (streamed.stderr, streamed.stdout.split()[0]) == ("", "True")
     ran = subprocess.run([venv / "bin" / "account-socket", "demo"], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout) == (1, "")
-    assert "pip install 'account-socket[server]'" in ran.stderr
+    assert "pip install '.[server]'" in ran.stderr
