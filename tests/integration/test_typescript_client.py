@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -28,12 +28,14 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-async def run(*command: str, seconds: float, **environment: str) -> str:
-    """Run a program in the package; its output, which the failure shows if it fails."""
+async def run(
+    *command: str, seconds: float, folder: Path = PACKAGE, environment: Mapping[str, str] | None = None
+) -> str:
+    """Run a program in the package, or another folder; its output, which the failure shows if it fails."""
     process = await asyncio.create_subprocess_exec(
         *command,
-        cwd=PACKAGE,
-        env={**os.environ, **environment},
+        cwd=folder,
+        env={**os.environ, **(environment or {})},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -79,8 +81,22 @@ async def test_npm_test(servers: tuple[str, str]) -> None:
         "ACCOUNT_SOCKET_OTHER_URL": servers[1],
         "ACCOUNT_SOCKET_WS": str(PACKAGE.parents[1] / "tests" / "node" / "node_modules" / "ws" / "wrapper.mjs"),
     }
-    output = await run("npm", "test", seconds=40, **environment)
+    output = await run("npm", "test", seconds=40, environment=environment)
     assert "skipped 0" in output
+
+
+async def test_another_project_installs_it(tmp_path: Path) -> None:
+    """One `npm install` of the package's folder, as it is cloned, into a project of one's own builds it for use."""
+    folder, own = tmp_path / "account-socket" / "clients" / "typescript", tmp_path / "own"
+    shutil.copytree(PACKAGE, folder, ignore=shutil.ignore_patterns("node_modules", "dist"))
+    own.mkdir()
+    (own / "package.json").write_text('{"name": "own"}')
+    printed = re.search(r"^npm install \S+$", (PACKAGE / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert printed is not None
+    await run(*printed[0].split(), seconds=50, folder=own)
+    program = "import('account-socket').then(({ connect }) => console.log(connect.name))"
+    output = await run("node", "--eval", program, seconds=10, folder=own)
+    assert output == "connect\n"
 
 
 async def test_readme_blocks_work_as_printed(servers: tuple[str, str], tmp_path: Path) -> None:

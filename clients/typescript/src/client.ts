@@ -1,7 +1,9 @@
 /** The way in: `connect`. */
 
 import { AccountSocketError } from "./errors.js";
-import type { Selection } from "./selection.js";
+import type { DiffUpdate, FieldsUpdate, FullUpdate, Update } from "./messages.js";
+import { checkNames } from "./selection.js";
+import type { DiffSelection, FieldsSelection, Selection, WholeSelection } from "./selection.js";
 import { defaultSocket, type SocketConstructor } from "./socket.js";
 import { Subscription, type Settings } from "./subscription.js";
 
@@ -11,6 +13,7 @@ const DEFAULTS: Settings = {
   firstRetryMs: 250,
   maxRetryMs: 30_000,
   maxQueued: 10_000,
+  waitForServer: false,
 };
 
 /** A day: a timer of more than 24 days would run off at once. */
@@ -37,8 +40,16 @@ export class Client {
     this.settings = { ...DEFAULTS, ...settings };
   }
 
-  /** Subscribe. Throws AccountSocketError `invalid_options`; what the server refuses ends the subscription. */
-  subscribe(selection: Selection): Subscription {
+  /**
+   * Subscribe. Throws AccountSocketError `invalid_options`; what the server refuses ends the subscription.
+   *
+   * Without `fields` and `mode: "diff"` every update is whole; a diff's first is, and each that follows on a hole.
+   */
+  subscribe(selection: WholeSelection): Subscription<FullUpdate>;
+  subscribe(selection: FieldsSelection): Subscription<FieldsUpdate | FullUpdate>;
+  subscribe(selection: DiffSelection): Subscription<DiffUpdate | FullUpdate>;
+  subscribe(selection: Selection): Subscription;
+  subscribe(selection: Selection): Subscription<Update> {
     const subscription = new Subscription(this.url, this.socket, this.settings, selection);
     this.subscriptions.add(subscription);
     void subscription.closed.then(() => this.subscriptions.delete(subscription));
@@ -62,11 +73,16 @@ export function connect(url: string, options: Options = {}): Client {
     // The URL is not repeated: it may hold a key.
     throw new AccountSocketError("invalid_options", "the URL must be like ws://host:port/ws or wss://host/ws");
   }
-  for (const [name, value] of Object.entries(options)) {
-    if (name !== "WebSocket" && !(typeof value === "number" && value > 0)) {
+  checkNames("connect", options, [...Object.keys(DEFAULTS), "WebSocket"]);
+  const { WebSocket: _, waitForServer = false, ...numbers } = options;
+  if (typeof waitForServer !== "boolean") {
+    throw new AccountSocketError("invalid_options", "waitForServer must be true or false");
+  }
+  for (const [name, value] of Object.entries(numbers)) {
+    if (!(typeof value === "number" && value > 0)) {
       throw new AccountSocketError("invalid_options", `${name} must be a number above 0`);
     }
-    if (name.endsWith("Ms") && (value as number) > MOST_MS) {
+    if (name.endsWith("Ms") && value > MOST_MS) {
       throw new AccountSocketError("invalid_options", `${name} must be at most ${MOST_MS}`);
     }
   }

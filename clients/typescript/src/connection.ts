@@ -1,6 +1,6 @@
 /** One WebSocket connection: requests and their answers, updates, heartbeat. */
 
-import { AccountSocketError } from "./errors.js";
+import { AccountSocketError, BROKEN_OFF, PROTOCOL_ERROR } from "./errors.js";
 import { stringify } from "./json.js";
 import type { Ack, ErrorAnswer, SnapshotEnd, Update } from "./messages.js";
 import { readMessage, WrongMessage, type Message } from "./reading.js";
@@ -20,7 +20,7 @@ export interface Listener {
   acked(ack: Ack, request: object): void;
 }
 
-/** How a connection ended; 1006: without a word; 1002: the server sent what is no message of ours. */
+/** How a connection ended; 1006: without a word; 1002: what the server said is nothing of ours. */
 export interface CloseInfo {
   code: number;
   reason: string;
@@ -31,7 +31,6 @@ export class ConnectionLost extends Error {}
 
 /** A request may have to wait for states from the node; a server that is dead is found by the heartbeat. */
 const ANSWER_TIMEOUT_MS = 60_000;
-const PROTOCOL_ERROR = 1002;
 
 interface Pending {
   request: { action: string };
@@ -42,6 +41,8 @@ interface Pending {
 export class Connection {
   /** Settles when the connection has ended, for whatever reason; never rejects. */
   readonly closed: Promise<CloseInfo>;
+  /** Whether a message of an account-socket server has come. */
+  heard = false;
   /** Settles when the connection is open, or has ended, if it never came to be open; never rejects. */
   readonly opened: Promise<void>;
 
@@ -104,7 +105,7 @@ export class Connection {
     this.socket.close(1000); // the reason may be longer than the 123 bytes that a close frame holds
   }
 
-  private drop(reason: string, code = 1006): void {
+  private drop(reason: string, code = BROKEN_OFF): void {
     this.end({ code, reason });
     this.socket.close();
   }
@@ -142,6 +143,7 @@ export class Connection {
       throw error;
     }
     if (message === null) return; // it was not asked for
+    this.heard = true;
     if ("account" in message) return this.listener.update(message);
     if (message.type === "snapshot_end") return this.listener.snapshotEnd(message);
     this.takeAnswer(message);

@@ -5,7 +5,8 @@ export class AccountSocketError extends Error {
   override readonly name = "AccountSocketError";
 
   /**
-   * @param code an error code of the protocol (`invalid_pubkey`), `closed_4403` for a close code, or `invalid_options`
+   * @param code an error code of the protocol (`invalid_pubkey`), `closed_4403` for a close code, `no_server`, or
+   *   `invalid_options`
    */
   constructor(
     readonly code: string,
@@ -23,6 +24,11 @@ const FINAL_CLOSES = new Set([1003, 1007, 1009, 4401, 4403]);
 
 /** Seconds to wait at least, by close code: the server is full, or we asked too much. */
 const LEAST_WAIT: { [code: number]: number } = { 1013: 5, 4029: 30 };
+
+/** What browsers say of every connection that could not be made, too. */
+export const BROKEN_OFF = 1006;
+/** The other side speaks something else. */
+export const PROTOCOL_ERROR = 1002;
 
 export const isPassing = (code: string): boolean => PASSING_ERRORS.has(code);
 

@@ -4,8 +4,8 @@ import type { AccountSocketError } from "./errors.js";
 import type { Update } from "./messages.js";
 
 /** One thing that happened to a subscription; `type` tells which. In order: a `resumed` stands where it happened. */
-export type SubscriptionEvent =
-  | { type: "update"; update: Update }
+export type SubscriptionEvent<Told extends Update = Update> =
+  | { type: "update"; update: Told }
   /** Subscribed: the states have come (by filter: they come). `foreign` belong to programs the server does not read. */
   | { type: "subscribed"; found: string[]; foreign: string[]; stale: boolean }
   /**
@@ -23,15 +23,18 @@ export type SubscriptionEvent =
   | { type: "end"; error: AccountSocketError | null };
 
 export type EventType = SubscriptionEvent["type"];
-export type EventOf<Type extends EventType> = Extract<SubscriptionEvent, { type: Type }>;
-export type EventListener<Type extends EventType> = (event: EventOf<Type>) => void;
+export type EventOf<Type extends EventType, Told extends Update = Update> = Extract<
+  SubscriptionEvent<Told>,
+  { type: Type }
+>;
+export type EventListener<Type extends EventType, Told extends Update = Update> = (event: EventOf<Type, Told>) => void;
 
 /** Listeners by type of event. */
 export class Listeners {
   private readonly byType = new Map<EventType, Set<(event: never) => void>>();
 
   /** Returns a function that takes the listener off again. */
-  add<Type extends EventType>(type: Type, listener: EventListener<Type>): () => void {
+  add<Type extends EventType, Told extends Update>(type: Type, listener: EventListener<Type, Told>): () => void {
     const listeners = this.byType.get(type) ?? new Set();
     this.byType.set(type, listeners.add(listener));
     return () => void listeners.delete(listener);

@@ -15,6 +15,6 @@ export type {
   Json,
   Update,
 } from "./messages.js";
-export type { Selection, WhereValue } from "./selection.js";
+export type { DiffSelection, FieldsSelection, Selection, WhereValue, WholeSelection } from "./selection.js";
 export type { Socket, SocketConstructor } from "./socket.js";
 export { Subscription } from "./subscription.js";

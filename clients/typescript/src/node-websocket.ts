@@ -8,13 +8,15 @@ import { createHash } from "node:crypto";
 import { request as requestHttp, type Answer, type Request, type Stream } from "node:http";
 import { request as requestHttps } from "node:https";
 
+import { BROKEN_OFF as ABNORMAL, PROTOCOL_ERROR } from "./errors.js";
 import { encodeFrame, FrameError, FrameReader, MAX_MESSAGE_BYTES, Opcode, type Frame } from "./frames.js";
 import type { Socket } from "./socket.js";
 
 const HANDSHAKE_SALT = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /** How long the peer may take to answer our close frame. */
 const CLOSE_TIMEOUT_MS = 2000;
-const ABNORMAL = 1006;
+/** Of a proxy, or a server that is full: what the next attempt may not meet. */
+const PASSING_STATUSES = [408, 429, 500, 502, 503, 504];
 
 export class NodeWebSocket implements Socket {
   binaryType = "arraybuffer";
@@ -46,7 +48,8 @@ export class NodeWebSocket implements Socket {
     this.request.on("upgrade", (answer, stream, head) => this.open(answer, stream, head));
     this.request.on("response", (answer) => {
       answer.resume();
-      this.fail(ABNORMAL, `the server answered with HTTP status ${answer.statusCode}, not with a WebSocket`);
+      const told = `the server answered with HTTP status ${answer.statusCode}, not with a WebSocket`;
+      this.fail(PASSING_STATUSES.includes(answer.statusCode!) ? ABNORMAL : PROTOCOL_ERROR, told);
     });
     this.request.on("error", (error) => this.fail(ABNORMAL, error.message));
     this.request.end();
@@ -67,7 +70,7 @@ export class NodeWebSocket implements Socket {
     const expected = createHash("sha1").update(this.key + HANDSHAKE_SALT).digest("base64");
     if (answer.headers["sec-websocket-accept"] !== expected) {
       stream.destroy();
-      return this.fail(ABNORMAL, "the server's handshake is wrong: it is no WebSocket server");
+      return this.fail(PROTOCOL_ERROR, "the server's handshake is wrong: it is no WebSocket server");
     }
     this.stream = stream;
     stream.setTimeout(0);

@@ -15,6 +15,7 @@ export function readMessage(data: unknown): Message | null {
     checkUpdate(message);
     return message as unknown as Update;
   }
+  if (!isText(message["type"])) throw new WrongMessage("the server sent a wrong message: it has no type");
   const checks = ANSWERS.get(message["type"]);
   if (!checks) return null;
   check(message, checks, `type ${message["type"]}`);

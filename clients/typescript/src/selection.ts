@@ -57,8 +57,15 @@ interface Paced {
   delivery?: undefined;
 }
 
+type Accounts = ByPubkeys | ByFilter;
+
+/** What of the accounts is told whole. */
+export type WholeSelection = Accounts & (Full | Paced);
+export type FieldsSelection = Accounts & OnlyFields;
+export type DiffSelection = Accounts & Diff;
+
 /** What to subscribe to, and in which shape. */
-export type Selection = (ByPubkeys | ByFilter) & (Full | OnlyFields | Diff | Paced);
+export type Selection = WholeSelection | FieldsSelection | DiffSelection;
 
 /** One subscribe request without `id`, `after`, `epoch`. */
 export interface Request {
@@ -73,6 +80,7 @@ const KEYS_PER_REQUEST = 400;
 /** The requests of a selection: several if it has many pubkeys. Throws AccountSocketError `invalid_options`. */
 export function toRequests(selection: Selection): Request[] {
   const options: { [key: string]: unknown } = selection as object as { [key: string]: unknown };
+  checkNames("subscribe", options, ["pubkeys", "where", ...Object.keys(KEYS)]);
   const shared: Request = { action: "subscribe" };
   for (const [option, key] of Object.entries(KEYS)) {
     if (options[option] !== undefined) shared[key] = options[option];
@@ -102,6 +110,14 @@ const KEYS = {
   delivery: "delivery",
   snapshot: "snapshot",
 } as const;
+
+/** Refuse names that nobody knows, lest what is misspelt does nothing. Throws AccountSocketError `invalid_options`. */
+export function checkNames(taker: string, options: object, known: readonly string[]): void {
+  const unknown = Object.keys(options).filter((name) => !known.includes(name));
+  if (!unknown.length) return;
+  const listed = [...known].sort().join(", ");
+  throw new AccountSocketError("invalid_options", `${taker} knows no ${unknown.join(", ")}; it knows ${listed}`);
+}
 
 function mapWhere(where: NonNullable<ByFilter["where"]>): { [path: string]: Json } {
   const text = (value: WhereValue): Json => (typeof value === "bigint" ? value.toString() : value);

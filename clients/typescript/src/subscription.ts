@@ -1,7 +1,7 @@
 /** A subscription: connects, follows, resumes, until it is closed or cannot go on. */
 
 import { Connection, ConnectionLost, type CloseInfo, type Timing } from "./connection.js";
-import { AccountSocketError, isFinalClose, isPassing, waitBeforeRetry } from "./errors.js";
+import { AccountSocketError, BROKEN_OFF, isFinalClose, isPassing, PROTOCOL_ERROR, waitBeforeRetry } from "./errors.js";
 import { Listeners, type EventListener, type EventType, type SubscriptionEvent } from "./events.js";
 import type { Update } from "./messages.js";
 import { Queue } from "./queue.js";
@@ -16,6 +16,8 @@ export interface Settings extends Timing {
   maxRetryMs: number;
   /** Updates waiting for a slow consumer; more pause the subscription. */
   maxQueued: number;
+  /** Whether a server that is not there at first is waited for; else it ends the subscription with `no_server`. */
+  waitForServer: boolean;
 }
 
 /** States cannot be asked for from the middle on, so that many times `maxQueued` may wait while they come. */
@@ -29,7 +31,7 @@ const STEADY_MS = 30_000;
  *
  * Iterate over it, or over `events()`, or use `on`; leaving a loop closes it.
  */
-export class Subscription implements AsyncIterable<Update> {
+export class Subscription<Told extends Update = Update> implements AsyncIterable<Told> {
   /** Settles with the last event: null after `close()`, else why it could not go on. Never rejects. */
   readonly closed: Promise<AccountSocketError | null>;
 
@@ -37,6 +39,8 @@ export class Subscription implements AsyncIterable<Update> {
   private readonly listeners = new Listeners();
   private readonly thread: Thread;
   private connection: Connection | null = null;
+  /** Whether an account-socket server has ever answered. */
+  private heard = false;
   private iterated = false;
   private ended = false;
   private paused = false;
@@ -60,7 +64,7 @@ export class Subscription implements AsyncIterable<Update> {
   }
 
   /** Call `listener` at each event of a type. Returns a function that takes it off. With one for updates none queue. */
-  on<Type extends EventType>(type: Type, listener: EventListener<Type>): () => void {
+  on<Type extends EventType>(type: Type, listener: EventListener<Type, Told>): () => void {
     if (type === "update") {
       this.queue.clear();
       if (this.paused) this.wake();
@@ -74,18 +78,18 @@ export class Subscription implements AsyncIterable<Update> {
     this.end(null);
   }
 
-  async *[Symbol.asyncIterator](): AsyncGenerator<Update, void, undefined> {
+  async *[Symbol.asyncIterator](): AsyncGenerator<Told, void, undefined> {
     for await (const event of this.events()) if (event.type === "update") yield event.update;
   }
 
   /** Every event in order, updates among them. Throws AccountSocketError where it cannot go on. */
-  async *events(): AsyncGenerator<SubscriptionEvent, void, undefined> {
+  async *events(): AsyncGenerator<SubscriptionEvent<Told>, void, undefined> {
     if (this.iterated) throw new AccountSocketError("invalid_options", "this subscription is already iterated over");
     this.iterated = true;
     try {
       for (let event; (event = await this.queue.take()); ) {
         if (this.paused && !this.isFull()) this.wake();
-        yield event;
+        yield event as SubscriptionEvent<Told>;
       }
     } finally {
       this.close();
@@ -105,6 +109,7 @@ export class Subscription implements AsyncIterable<Update> {
       failures = connectedMs >= STEADY_MS ? 0 : failures + 1;
       if (this.ended) return;
       if (isFinalClose(info.code)) return this.end(new AccountSocketError(`closed_${info.code}`, info.reason));
+      if (this.isNoServer(info.code)) return this.end(noServer(info));
       if (this.paused) {
         while (this.isFull()) await new Promise<void>((resolve) => (this.wake = resolve));
         this.paused = false;
@@ -133,8 +138,15 @@ export class Subscription implements AsyncIterable<Update> {
       this.judge(connection, error);
     }
     const info = await connection.closed;
+    this.heard ||= connection.heard;
     this.connection = null;
     return [Date.now() - openedAt, info];
+  }
+
+  /** Whether nobody answers at this URL, or somebody else. Once a server has, a proxy may stand in its place. */
+  private isNoServer(code: number): boolean {
+    if (this.heard) return false;
+    return code === PROTOCOL_ERROR || (code === BROKEN_OFF && !this.settings.waitForServer);
   }
 
   private judge(connection: Connection, error: unknown): void {
@@ -183,4 +195,9 @@ export class Subscription implements AsyncIterable<Update> {
     });
     clearTimeout(timer);
   }
+}
+
+function noServer({ code, reason }: CloseInfo): AccountSocketError {
+  const told = code === PROTOCOL_ERROR ? "what answers is not an account-socket server" : "no server answers";
+  return new AccountSocketError("no_server", `${told}: ${reason}`);
 }

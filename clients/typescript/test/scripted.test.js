@@ -71,25 +71,73 @@ test("a server that asks for patience gets it", { timeout: 5000 }, async () => {
   assert.equal(angry.retryInMs >= 30_000, true);
 });
 
-test("every way not to answer is told, and tried again", { timeout: 5000 }, async () => {
+/** The error that ends a plain loop. */
+async function errorOfLoop(url, options = FAST) {
+  try {
+    for await (const _ of connect(url, options).subscribe({ pubkeys: PUBKEYS }));
+  } catch (error) {
+    return error;
+  }
+}
+
+const page = (status) => (_, answer) => answer.writeHead(status, { "content-type": "text/html" }).end("<html>");
+const PLAIN_HTTP = "HTTP/1.0 404 File not found\r\nServer: SimpleHTTP/0.6\r\n\r\n<html>";
+
+test("what is no server ends the loop at the first connection, waited for or not", { timeout: 5000 }, async () => {
+  const cases = [
+    [await listen(createHttpServer(page(200))), /HTTP status 200/],
+    [await listen(createHttpServer(page(404))), /HTTP status 404/],
+    [await listen(createServer((socket) => socket.end(PLAIN_HTTP))), /HTTP status 404/],
+    [await listen(createServer((socket) => socket.write(`${UPGRADE}\r\n`))), /handshake is wrong/],
+    [await says(frame(1, Buffer.from("nonsense"))), /no JSON object/],
+    [await answers('{"jsonrpc":"2.0","error":{"code":-32600,"message":"Invalid Request"},"id":1}'), /no type/],
+  ];
+  for (const [url, reason] of cases) {
+    for (const waitForServer of [false, true]) {
+      const error = await errorOfLoop(url, { ...FAST, waitForServer });
+      assert.ok(error instanceof AccountSocketError);
+      assert.equal(error.code, "no_server");
+      assert.match(error.message, /^what answers is not an account-socket server: /);
+      assert.match(error.message, reason);
+    }
+  }
+});
+
+test("a server that is not there at first ends the loop, unless it is waited for", { timeout: 5000 }, async () => {
   const nobody = await listen(createServer());
   servers.pop().close();
   const cases = [
     [await listen(createServer(() => {})), /the handshake took too long/],
     [await listen(createServer((socket) => socket.destroy())), /./],
     [nobody, /ECONNREFUSED/],
-    [await listen(createHttpServer((_, answer) => answer.writeHead(404).end())), /HTTP status 404/],
-    [await listen(createServer((socket) => socket.write(`${UPGRADE}\r\n`))), /handshake is wrong/],
+    [await listen(createHttpServer(page(502))), /HTTP status 502/],
     [await says(), /no answer to a ping/],
-    [await says(frame(1, Buffer.from("nonsense"))), /no JSON object/],
     [await says(frame(1, Buffer.from([0xff]))), /not UTF-8/],
     [await says(frame(2, Buffer.from("x"))), /neither text nor control/],
     [await says(Buffer.from([0xf1, 0])), /reserved bits/],
   ];
   for (const [url, reason] of cases) {
-    const told = await firstDisconnect(url);
-    assert.match(told.reason, reason);
+    const error = await errorOfLoop(url);
+    assert.equal(error.code, "no_server");
+    assert.match(error.message, /^no server answers: /);
+    assert.match(error.message, reason);
+    const events = connect(url, { ...FAST, waitForServer: true }).subscribe({ pubkeys: PUBKEYS }).events();
+    for (let times = 0; times < 2; times += 1) assert.match((await next(events, "disconnected")).reason, reason);
+    await events.return();
   }
+});
+
+test("a page in the place of a server that had answered is tried again", { timeout: 5000 }, async () => {
+  const url = await servesAndEnds();
+  const server = servers.at(-1);
+  const events = connect(url, FAST).subscribe({ pubkeys: PUBKEYS }).events();
+  assert.equal((await next(events, "disconnected")).code, 1011);
+  const serve = server.listeners("upgrade")[0];
+  server.off("upgrade", serve).on("request", page(200));
+  for (let times = 0; times < 3; times += 1) assert.match((await next(events, "disconnected")).reason, /status 200/);
+  server.on("upgrade", serve);
+  await next(events, "subscribed");
+  await events.return();
 });
 
 const [KEY] = PUBKEYS;
@@ -133,6 +181,8 @@ const WRONG = [
   [state({}, { shape: "diff" }), /shape of an update/],
   [state({}, { shape: "diff", changed: { path: 5 } }), /shape of an update/],
   [state({}, { shape: "delta" }), /shape of an update/],
+  [{}, /no type/],
+  [{ type: 5 }, /no type/],
   [{ type: "ack", id: 1 }, /action of type ack/],
   [{ ...HELLO, epoch: undefined }, /epoch of type ack/],
   [{ ...ACK, found: 5 }, /found of type ack/],
@@ -145,7 +195,7 @@ const WRONG = [
   [{ type: "snapshot_end", sub: 1, count: 1, recovered: 1 }, /recovered of type snapshot_end/],
 ];
 
-/** What is told of the first connection to a server, without the update. */
+/** What is told of the first connection to a server that answers, without the update. */
 async function toldOf(url) {
   const client = connect(url, FAST);
   const told = [];
@@ -159,9 +209,9 @@ async function toldOf(url) {
 test("a wrong message ends its connection, is told, and nothing else is", { timeout: 20_000 }, async () => {
   for (const [message, reason] of WRONG) {
     const text = JSON.stringify(message);
-    const [early, ...none] = await toldOf(await answers(text));
-    assert.deepEqual([early.code, none], [1002, []], text);
-    assert.match(early.reason, reason, text);
+    const early = await errorOfLoop(await answers(text));
+    assert.equal(early.code, "no_server", text);
+    assert.match(early.message, reason, text);
     const url = await answers(...[HELLO, state(), ACK, message].map((each) => JSON.stringify(each)));
     const told = await toldOf(url);
     assert.deepEqual(told.map(({ type }) => type), ["subscribed", "disconnected"], text);
@@ -184,8 +234,8 @@ test("an answer to another action than was asked is none", { timeout: 5000 }, as
 
 test("what is nested without end is no message", { timeout: 5000 }, async () => {
   for (const start of ["[", '{"a":', '{"account":']) {
-    const [told] = await toldOf(await answers(start.repeat(60_000 / start.length)));
-    assert.equal(told.code, 1002);
+    const error = await errorOfLoop(await answers(start.repeat(60_000 / start.length)));
+    assert.equal(error.code, "no_server");
   }
 });
 
@@ -248,8 +298,25 @@ test("wrong options are refused before anything is connected, without the URL's 
   for (const options of [{ maxQueued: 0 }, { timeoutMs: Infinity }, { maxRetryMs: 2 ** 31 }]) {
     assert.throws(() => connect("ws://host", options), { code: "invalid_options" });
   }
+  assert.throws(() => connect("ws://host", { waitForServer: 1 }), { code: "invalid_options" });
   for (const selection of [{}, { pubkeys: [] }, { fields: ["a"] }]) {
     assert.throws(() => connect("ws://host").subscribe(selection), { code: "invalid_options" });
+  }
+});
+
+test("a misspelt option is named, and those that there are", () => {
+  const known = "WebSocket, firstRetryMs, heartbeatMs, maxQueued, maxRetryMs, timeoutMs, waitForServer";
+  assert.throws(() => connect("ws://host", { timeout: 1 }), {
+    code: "invalid_options",
+    message: `connect knows no timeout; it knows ${known}`,
+  });
+  const client = connect("ws://host");
+  const shapes = "accountType, delivery, fields, maxRateMs, mode, program, pubkeys, snapshot, where";
+  for (const name of ["max_rate_ms", "field", "account_type", "constructor", "__proto__x"]) {
+    assert.throws(() => client.subscribe({ pubkeys: PUBKEYS, [name]: 1 }), {
+      code: "invalid_options",
+      message: `subscribe knows no ${name}; it knows ${shapes}`,
+    });
   }
 });
 

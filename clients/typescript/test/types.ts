@@ -1,6 +1,6 @@
 /** What a program may write is what the types allow: compiled, never run. */
 
-import { connect, type SubscriptionEvent, type Update } from "account-socket";
+import { connect, type FullUpdate, type Selection, type SubscriptionEvent, type Update } from "account-socket";
 
 const client = connect("ws://127.0.0.1:8080/ws", { maxQueued: 100 });
 
@@ -20,6 +20,27 @@ client.subscribe({ pubkeys: ["a"], fields: ["sqrt_price"], maxRateMs: 5 });
 client.subscribe({ pubkeys: ["a"], delivery: "every", maxRateMs: 5 });
 // @ts-expect-error: no such shape
 client.subscribe({ pubkeys: ["a"], mode: "delta" });
+
+// @ts-expect-error: no such option
+client.subscribe({ pubkeys: ["a"], max_rate_ms: 5 });
+// @ts-expect-error: no such option
+connect("ws://127.0.0.1:8080/ws", { timeout: 1 });
+
+/** Updates are of the kinds that the selection can bring. */
+export async function read(selection: Selection): Promise<void> {
+  const whole = client.subscribe({ accountType: "Pool", maxRateMs: 5 });
+  for await (const { account } of whole) account.data_json?.["sqrt_price"];
+  whole.on("update", ({ update }) => update.account.data_json);
+  for await (const event of whole.events()) if (event.type === "update") event.update satisfies FullUpdate;
+  for await (const update of client.subscribe({ pubkeys: ["a"], fields: ["x"] })) update.account.data_json?.["x"];
+  for await (const update of client.subscribe({ pubkeys: ["a"], mode: "diff" })) {
+    // @ts-expect-error: a diff has none
+    update.account.data_json;
+    if (update.shape === "diff") update.changed satisfies object;
+    else update.account.data_json;
+  }
+  for await (const update of client.subscribe(selection)) update satisfies Update;
+}
 
 export function describe(update: Update): string {
   if (update.shape === "diff") return Object.keys(update.changed).join();

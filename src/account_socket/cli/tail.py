@@ -38,7 +38,8 @@ def command(
 ) -> None:
     """Print each update of all accounts that match, one line each, those that match now first.
 
-    A lost connection is made again, and what was missed comes; where history does not reach, the states that match.
+    A lost connection is made again, and what was missed comes; where history does not reach, the states that match;
+    exit 1 where what answers is no account-socket server.
 
     Example: [bold]account-socket tail --account-type Pool --where token_a_mint=MINT[/bold]
     """

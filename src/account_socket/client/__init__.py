@@ -22,9 +22,11 @@ from account_socket.client.frames import (
 )
 from account_socket.client.progress import Position
 from account_socket.client.subscription import Subscription
+from account_socket.errors import AccountSocketError, SettingsError
 
 __all__ = [
     "Account",
+    "AccountSocketError",
     "Client",
     "ClosedError",
     "Disconnected",
@@ -36,6 +38,7 @@ __all__ = [
     "Position",
     "RefusedError",
     "ServerError",
+    "SettingsError",
     "SnapshotEnd",
     "Status",
     "Subscribed",

@@ -12,10 +12,17 @@ from typing import Any
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidHeader,
+    InvalidMessage,
+    InvalidStatus,
+    InvalidURI,
+)
 
 from account_socket.client.address import Address
-from account_socket.client.errors import ClosedError, NoAnswerError, ServerError
+from account_socket.client.errors import ClosedError, NoAnswerError, NotAServerError, ServerError
 
 MAX_MESSAGE_BYTES = 64 * 2**20
 """Above the JSON of the largest account, 10 MiB."""
@@ -24,6 +31,8 @@ MAX_WAITING_MESSAGES = 16
 PLAIN_REASONS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
 """What OpenSSL 3 says where what answers is no TLS."""
 TRANSIENT_STATUSES = (408, 429, 500, 502, 503, 504)
+REFUSING_STATUSES = (401, 403, 407)
+"""Nothing in them says who refuses: the server, or a proxy ahead of it."""
 ABNORMAL_CLOSURE = 1006
 """No close frame came (RFC 6455, 7.4.1)."""
 
@@ -149,7 +158,7 @@ async def open_connection(address: Address, patience: Patience, *, status: bool)
             ping_interval=None,
             proxy=None if address.direct else True,
         )
-    except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake) as error:
+    except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake, InvalidURI) as error:
         raise _unreachable(address, error) from error
     return Connection(socket, address, patience)
 
@@ -163,7 +172,13 @@ def closed(error: ConnectionClosed) -> ClosedError:
 def _unreachable(address: Address, error: Exception) -> ServerError:
     if isinstance(error, InvalidStatus):
         status = error.response.status_code
-        return ServerError(f"{address}: HTTP {status} instead of a WebSocket", retryable=status in TRANSIENT_STATUSES)
+        told = f"HTTP {status} instead of a WebSocket"
+        if status in (*TRANSIENT_STATUSES, *REFUSING_STATUSES):
+            return ServerError(f"{address}: {told}", retryable=status in TRANSIENT_STATUSES)
+        return NotAServerError(address.label, told)
+    cut = isinstance(error.__cause__, EOFError)
+    if isinstance(error, InvalidHeader | InvalidURI) or (isinstance(error, InvalidMessage) and not cut):
+        return NotAServerError(address.label, "no WebSocket")
     if isinstance(error, ConnectionClosed):
         return closed(error)
     if isinstance(error, ssl.SSLError) and error.reason in PLAIN_REASONS:

@@ -35,8 +35,9 @@ class NoAnswerError(ServerError):
 class NotAServerError(ServerError):
     """What answers is not an account-socket server."""
 
-    def __init__(self, label: str) -> None:
-        super().__init__(f"{label}: what answers is not an account-socket server")
+    def __init__(self, label: str, reason: str = "") -> None:
+        told = f" ({reason})" if reason else ""
+        super().__init__(f"{label}: what answers is not an account-socket server{told}")
 
 
 class RefusedError(ServerError):

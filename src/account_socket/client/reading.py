@@ -18,6 +18,8 @@ from account_socket.client.errors import NoAnswerError, NotAServerError, Refused
 from account_socket.client.frames import Account, Update, decode, read_frame
 
 MAX_ANSWER_BYTES = 64 * 2**20
+NO_ROUTE = "there is nothing at "
+"""What the answer to a path that is none begins with: the URL leads elsewhere than it should."""
 
 _Answer = TypeVar("_Answer")
 
@@ -94,6 +96,8 @@ class Reader:
             if status in TRANSIENT_STATUSES:
                 raise ServerError(f"{self._address}: HTTP {status}", retryable=True) from None
             raise NotAServerError(self._address.label) from None
+        if refused.message.startswith(NO_ROUTE):
+            raise NotAServerError(self._address.label, refused.message)
         raise RefusedError(refused.code, refused.message)
 
     def _target(self, target: str) -> str:

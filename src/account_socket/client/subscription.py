@@ -180,8 +180,7 @@ class Subscription:
         return frame
 
     def _try_again(self, error: ServerError) -> Disconnected:
-        absent = self._wait_for_server and not isinstance(error, NoAnswerError)
-        if not error.retryable or not (self._answered or absent):
+        if not self._may_pass(error):
             self._ending.set()
             raise error
         wait = self._backoff.next(time.monotonic() - self._connected_at if self._connected_at else 0.0)
@@ -190,6 +189,13 @@ class Subscription:
         self._connected_at, self._retry_at = 0.0, time.monotonic() + wait
         _log.info("%s; trying again in %.1f s", error, wait)
         return Disconnected(reason=str(error), retry_in=wait)
+
+    def _may_pass(self, error: ServerError) -> bool:
+        if not self._answered:
+            return error.retryable and self._wait_for_server and not isinstance(error, NoAnswerError)
+        # While the server is away the proxy ahead of it may answer a handshake with a page of its own.
+        shook_hands = bool(self._connected_at)
+        return error.retryable or (isinstance(error, NotAServerError) and not shook_hands)
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

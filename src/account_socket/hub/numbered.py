@@ -100,6 +100,7 @@ class Numbered:
         taken = self._take(sub, shape, every=every)
         self._subscriptions[sub].pubkeys = pubkeys
         taken.named.update(pubkeys)
+        taken.shaper.begin(pubkeys)
         return taken.shaper
 
     def drop(self, sub: int, release: Callable[[Shaper, Sequence[str]], None] = lambda *_: None) -> None:

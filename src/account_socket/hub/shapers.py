@@ -78,6 +78,9 @@ class Shaper:
         """Return an update from history in this form; nothing replaces it."""
         return Message(message.frame)
 
+    def begin(self, pubkeys: Collection[str]) -> None:
+        """Take that a subscription names these accounts: what it is told first of each stands alone."""
+
     def leave(self, pubkey: str) -> bool:
         """Let go of an account that left; return whether the client was told of it since it came."""
         if (kept := self.client.resuming.get(pubkey)) is not None:
@@ -156,6 +159,11 @@ class DiffShaper(Shaper):
             self._told[pubkey] = message
         return shapes.whole(message, form) if old is None else shapes.diff(old, message, form)
 
+    def begin(self, pubkeys: Collection[str]) -> None:
+        """As `Shaper`."""
+        for pubkey in pubkeys:
+            self._told.pop(pubkey, None)
+
     def leave(self, pubkey: str) -> bool:
         """As `Shaper`; its next state is told whole."""
         self._told.pop(pubkey, None)
@@ -165,8 +173,7 @@ class DiffShaper(Shaper):
         """As `Shaper`; of what the others bring the next state is told whole too, rather than looked up one by one."""
         if gone is None:
             self._told = {pubkey: self._told[pubkey] for pubkey in self.pubkeys if pubkey in self._told}
-        for pubkey in gone or ():
-            self._told.pop(pubkey, None)
+        self.begin(gone or ())
 
     def clear(self) -> None:
         """As `Shaper`."""

@@ -181,15 +181,15 @@ class SelectionCatchUp:
     async def _note_selected(self) -> None:
         """Note every account that is selected now; what happens meanwhile is told as it comes."""
         paging = self._paging
-        more = not paging.selection.known
-        while more and not paging.ended:
+        more = True
+        while more and not paging.selection.known and not paging.ended:
             page = await self._pages.tell(paging, silently=True)
             if page is None:
                 await asyncio.sleep(AGAIN_SECONDS)
             else:
                 more = page[1] is not None
             await self._look_through()
-        paging.selection.known |= not more
+        paging.selection.known |= not more and not paging.ended
 
     # ---- history ---------------------------------------------------------------------------------------------
 

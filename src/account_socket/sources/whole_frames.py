@@ -36,6 +36,9 @@ class WholeFrames(ClientConnection):
         if self._cuts:
             self._cut(self._head + data if self._head else data)
             return
+        if self.protocol.state is OPEN:  # something came right behind the handshake
+            super().data_received(data)
+            return
         super().data_received(data)
         # With something right behind the handshake it is not known where a frame begins: then all are the library's.
         ends = data.find(_HEAD_END) == len(data) - len(_HEAD_END)

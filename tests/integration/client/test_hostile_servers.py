@@ -83,6 +83,61 @@ async def test_garbage_behind_an_answer() -> None:
                 await anext(events)
 
 
+NO_WEBSOCKETS = [
+    b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>",
+    b"HTTP/1.0 404 File not found\r\n\r\n",
+    b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1/\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+    b"SSH-2.0-OpenSSH_9.2\r\n",
+]
+
+
+@pytest.mark.parametrize("said", NO_WEBSOCKETS)
+@pytest.mark.parametrize("waits", [False, True])
+async def test_no_websocket_is_not_a_server(said: bytes, *, waits: bool) -> None:
+    """Whatever answers the first handshake otherwise is no server, also for who would wait for one."""
+    async with http_server(said, waits=waits) as client:
+        with pytest.raises(NotAServerError, match="is not an account-socket server") as refused:
+            await anext(client.subscribe(KEY_A))
+        assert not refused.value.retryable
+
+
+@pytest.mark.parametrize("said", NO_WEBSOCKETS)
+async def test_a_page_of_a_proxy_passes(said: bytes) -> None:
+    """A page in the place of a server that had answered is told, and the server is tried again."""
+
+    async def answer(connection: ServerConnection) -> None:
+        await connection.recv()
+        await connection.send(ACK)
+        await connection.wait_closed()
+
+    async with serve(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with connect(f"ws://127.0.0.1:{port}", patience=HASTY) as client:
+            events = client.subscribe(KEY_A).events()
+            assert isinstance(await anext(events), Subscribed)
+            server.close()
+            await server.wait_closed()
+            async with http_server(said, port):
+                broken = [await anext(events) for _ in range(3)]
+            assert all(isinstance(each, Disconnected) for each in broken)
+            assert "is not an account-socket server" in str(broken[-1])
+            async with serve(answer, "127.0.0.1", port), asyncio.timeout(5):
+                while isinstance(told := await anext(events), Disconnected):
+                    pass
+            assert isinstance(told, Subscribed)
+
+
+@pytest.mark.parametrize("status", [b"401 Unauthorized", b"403 Forbidden"])
+async def test_a_refused_handshake(status: bytes) -> None:
+    """Who is refused in the handshake is told the status, and not that there is no server."""
+    async with http_server(b"HTTP/1.1 %b\r\nContent-Length: 0\r\n\r\n" % status) as client:
+        with pytest.raises(ServerError, match=f"HTTP {status[:3].decode()} instead of a WebSocket") as refused:
+            await anext(client.subscribe(KEY_A))
+        assert not isinstance(refused.value, NotAServerError)
+        assert not refused.value.retryable
+
+
 @pytest.mark.parametrize("code", [1003, 1007, 1009, 4401, 4403])
 async def test_closes_that_are_final(code: int) -> None:
     """A close after which the same would happen again raises, with its code and words, and is not tried again."""
@@ -280,7 +335,7 @@ async def test_close_ends_a_handshake() -> None:
 
 
 @asynccontextmanager
-async def http_server(said: bytes) -> AsyncIterator[Client]:
+async def http_server(said: bytes, port: int = 0, *, waits: bool = False) -> AsyncIterator[Client]:
     """A client of an HTTP server that says this and ends the connection."""
 
     async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -289,8 +344,9 @@ async def http_server(said: bytes) -> AsyncIterator[Client]:
         await writer.drain()
         writer.close()
 
-    async with await asyncio.start_server(say, "127.0.0.1", 0) as server:
-        async with connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", patience=HASTY) as client:
+    async with await asyncio.start_server(say, "127.0.0.1", port) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with connect(url, patience=HASTY, wait_for_server=waits) as client:
             yield client
 
 

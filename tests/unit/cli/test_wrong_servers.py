@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TypeAlias
+from threading import Thread
+from typing import Any, TypeAlias
 
 import pytest
 from tests.commands import run
@@ -42,6 +44,52 @@ async def test_a_node_is_no_server(tmp_path: Path, command: str) -> None:
         ended = await run(command, NOBODY, "--url", node.ws_url, cwd=tmp_path)
     assert (ended.code, ended.out) == (1, "")
     assert ended.err == f"{node.ws_url}: what answers is not an account-socket server\n"
+
+
+@pytest.fixture(params=["HTTP/1.0", "HTTP/1.1"])
+def web_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The WebSocket URL of a server of files, which are none here."""
+
+    class Files(SimpleHTTPRequestHandler):
+        protocol_version = request.param
+
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(tmp_path))
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Files) as server:
+        serving = Thread(target=server.serve_forever, args=(0.01,))
+        serving.start()
+        yield f"ws://127.0.0.1:{server.server_port}/ws"
+        server.shutdown()
+        serving.join()
+
+
+COMMANDS = [("watch", NOBODY), ("tail", "--account-type", "Pool"), ("get", NOBODY), ("history", NOBODY)]
+
+
+async def test_a_web_server_is_none(tmp_path: Path, web_server: str) -> None:
+    """A web server in the place of the server, of either HTTP, ends each command at once, with 1 and the reason."""
+    all_ended = await asyncio.gather(*(run(*each, "--url", web_server, cwd=tmp_path) for each in COMMANDS))
+    for ended in all_ended:
+        assert (ended.code, ended.out) == (1, "")
+        assert ended.err.startswith(f"{web_server}: what answers is not an account-socket server"), ended.err
+        assert len(ended.err.splitlines()) == 1
+
+
+async def test_a_path_that_leads_nowhere(tmp_path: Path) -> None:
+    """A mistyped path of the server's URL is told as one, and not as an account that nobody knows."""
+    async with ServerProcess(tmp_path, {"TMPDIR": str(tmp_path)}, command=("demo", "--websocket-port", "0")) as server:
+        for path in ("/typo", "/typo/ws"):
+            url = server.url.replace("/ws", path)
+            all_ended = await asyncio.gather(*(run(*each, "--url", url, cwd=tmp_path) for each in COMMANDS))
+            for ended in all_ended:
+                assert (ended.code, ended.out) == (1, "")
+                assert ended.err.startswith(f"{url}: what answers is not an account-socket server"), ended.err
+        unknown = await run("get", NOBODY, "--url", server.url, cwd=tmp_path)
+        assert (unknown.code, unknown.err) == (1, f"{NOBODY}: no state is known\n")
 
 
 async def test_a_silent_server_that_never_answered() -> None:

@@ -9,10 +9,10 @@ import pytest
 from solders.pubkey import Pubkey
 from tests.samples import KEY_A
 
+from account_socket.client import SettingsError
 from account_socket.client.address import Address
 from account_socket.client.progress import Position, Progress
 from account_socket.client.selection import Selection
-from account_socket.errors import SettingsError
 
 
 def test_plain() -> None:
