@@ -52,8 +52,9 @@ async def without_redis(
         fail()
         report = await until_ready(acted.server, lambda report: report["cache"]["status"] == "degraded")
         assert report["status"] == "degraded"
-        samples = await metrics(acted.server)
-        assert samples["account_socket_cache_available"] == 0
+        async with asyncio.timeout(10):  # one that is full is tried again each second, and then is there for a moment
+            while (samples := await metrics(acted.server))["account_socket_cache_available"]:  # noqa: ASYNC110  (another process)
+                await asyncio.sleep(0.02)
         assert samples["account_socket_cache_errors"] > 0
         await acted.streams()
         states = await acted.learns_states()
