@@ -73,6 +73,13 @@ def _write_calls(trace: Path) -> int:
     return len(re.findall(r"^\d+ +\w+\(\d+", trace.read_text(), re.MULTILINE))
 
 
+async def share_of_a_processor(server: psutil.Process) -> float:
+    """Return what part of the next half second a process computes: of one that spins, nearly all."""
+    used, started = server.cpu_times(), time.monotonic()
+    await asyncio.sleep(0.5)
+    return (sum(server.cpu_times()[:2]) - sum(used[:2])) / (time.monotonic() - started)
+
+
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 @pytest.mark.asyncio(loop_factories=["uvloop"])
 async def test_no_file_descriptors_left(loop: str) -> None:
@@ -94,10 +101,7 @@ async def test_no_file_descriptors_left(loop: str) -> None:
                 await until(lambda: server.num_fds() >= 39 or loop == "uvloop")
                 early.say({"action": "ping", "id": 1})
                 assert await early.read_message() == {"type": "pong", "id": 1}
-                used, started = server.cpu_times(), time.monotonic()
-                await asyncio.sleep(0.5)
-                spent = sum(server.cpu_times()[:2]) - sum(used[:2])
-                assert spent < 0.5 * (time.monotonic() - started)
+                assert min([await share_of_a_processor(server) for _ in range(4)]) < 0.5
             async with asyncio.timeout(10), raw_client(served) as late:
                 late.say({"action": "ping", "id": 2})
                 assert await late.read_message() == {"type": "pong", "id": 2}
